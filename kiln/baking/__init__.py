@@ -1,0 +1,1 @@
+"""What the story in `kiln.bake` is made of: outputs, images by name, the shared cache, publishing."""

@@ -1,0 +1,120 @@
+"""`kiln`: finds the verb, runs it, shows an error once."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import sys
+from typing import Any
+
+import click
+
+from kiln import __version__
+from kiln.errors import KilnError
+
+_VERBS = {
+    "build": "Build an image from a Dockerfile",
+    "bootstrap": "Make a base image from distribution packages",
+    "push": "Push an image of the store to its registry",
+    "pull": "Pull an image into the store",
+    "copy": "Copy an image from registry to registry",
+    "inspect": "Show an image's config and layers",
+    "images": "List the images of the store",
+    "tag": "Give an image another name",
+    "rmi": "Take names of images away",
+    "login": "Keep credentials for a registry",
+    "logout": "Forget credentials for a registry",
+    "du": "Show what the store's bytes are for",
+    "prune": "Remove what no image and no running build needs",
+    "doctor": "Say what this machine can do",
+    "completion": "Print the shell's completion script",
+    "version": "Print the version",
+}
+
+
+class _Verbs(click.Group):
+    """Loads a verb's file when the verb is used: a build with nothing to do must start fast."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _VERBS:
+            return None
+        command: click.Command = importlib.import_module(f"kiln.cli.{cmd_name}").command
+        return command
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as bad:
+            from kiln.dockerfile.suggest import did_you_mean
+
+            bad.message = f"{bad.message} {did_you_mean(args[0], list(_VERBS))}".strip()
+            raise
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_VERBS.items()))
+
+
+@click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--home", metavar="FOLDER", default="", help="The folder of the store (default: $KILN_HOME or ~/.local/share/kiln).")
+@click.version_option(__version__, prog_name="kiln")
+@click.pass_context
+def kiln(ctx: click.Context, home: str) -> None:
+    """Makes container images from Dockerfiles: in parallel, without a daemon, only what changed."""
+    ctx.obj = home
+
+
+def main() -> None:
+    """The entry point: exit code 0, 1 for a failure, 2 for wrong usage, 130 when stopped."""
+    signal.signal(signal.SIGTERM, _terminated)
+    try:
+        code: Any = kiln.main(standalone_mode=False)
+    except click.ClickException as bad:
+        bad.show()
+        code = bad.exit_code
+    except click.exceptions.Abort:
+        code = 130
+    except KeyboardInterrupt:
+        code = 130
+    except KilnError as bad:
+        show_error(bad)
+        code = bad.exit_code
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        code = 1
+    except OSError as bad:
+        show_error(KilnError(f"{bad.strerror or bad}", where=str(bad.filename or "")))
+        code = 1
+    except Exception as bad:  # noqa: BLE001 (no traceback reaches a user)
+        show_error(_unexpected(bad))
+        code = 1
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _terminated(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _unexpected(bad: Exception) -> KilnError:
+    """A fault of Kiln's own: the traceback goes to a file."""
+    import tempfile
+    import traceback
+
+    fd, path = tempfile.mkstemp(prefix="kiln-fault-", suffix=".txt")
+    with open(fd, "w") as file:  # noqa: PTH123 (a descriptor, not a path)
+        traceback.print_exception(bad, file=file)
+    return KilnError(f"a fault in Kiln: {type(bad).__name__}: {bad}", hint=f"Please report it with the file {path}.")
+
+
+def show_error(bad: KilnError) -> None:
+    """The error on standard error: message, detail, hint."""
+    red, plain = ("\x1b[31m", "\x1b[0m") if sys.stderr.isatty() and "NO_COLOR" not in os.environ else ("", "")
+    click.echo(f"{red}kiln: error:{plain} {bad}", err=True)
+    if bad.detail:
+        click.echo(bad.detail, err=True)
+    if bad.hint:
+        click.echo(f"  hint: {bad.hint}", err=True)

@@ -1,0 +1,1 @@
+"""Instructions -> image: keys, steps, sandbox, executor."""

@@ -1,0 +1,50 @@
+"""Stopping a build from outside: Ctrl-C, a time limit, another step that failed."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from kiln.errors import CancelledBuild
+
+
+class Cancel:
+    """Asked by every step whether to go on; what has to be ended at once registers itself with `ending`."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._reason = ""
+        self._enders: list[Callable[[], None]] = []
+
+    @property
+    def reason(self) -> str:
+        """Why the build stops, empty while it goes on."""
+        return self._reason
+
+    def cancel(self, reason: str) -> None:
+        """Stops the build; the first reason stays."""
+        with self._lock:
+            if self._reason:
+                return
+            self._reason = reason
+            enders = list(self._enders)
+        for end in enders:
+            end()
+
+    def check(self) -> None:
+        """Raises `CancelledBuild` if the build is to stop."""
+        if self._reason:
+            raise CancelledBuild(self._reason)
+
+    @contextmanager
+    def ending(self, end: Callable[[], None]) -> Iterator[None]:
+        """While inside, `end` is called when the build is cancelled."""
+        with self._lock:
+            self._enders.append(end)
+        try:
+            self.check()
+            yield
+        finally:
+            with self._lock:
+                self._enders.remove(end)

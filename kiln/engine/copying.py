@@ -1,0 +1,168 @@
+"""COPY and ADD: selections -> changes of a tree."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from kiln.engine.edit import Edit, Written
+from kiln.engine.files import Files
+from kiln.engine.modes import Change
+from kiln.engine.select import Item, Selection
+from kiln.engine.users import Owner
+from kiln.errors import SourceError
+from kiln.store import tarread
+from kiln.store.compress import Inflater
+from kiln.store.entry import DIR, FILE, HARDLINK, SYMLINK, Entry, copy_of, parent
+from kiln.store.layers import tar_content
+from kiln.store.tree import resolve
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What the copied files shall look like: owner (None: as at the source) and mode (None: as at the source)."""
+
+    owner: Owner | None = None
+    mode: Change | None = None
+
+    def of(self, entry: Entry, time: int) -> Entry:
+        """The entry with owner and mode changed, and the time set."""
+        uid, gid = self.owner or (entry.uid, entry.gid)
+        mode = entry.mode
+        if self.mode is not None and entry.kind != SYMLINK:
+            mode = self.mode(entry.mode, entry.kind == DIR)
+        return copy_of(entry, uid=uid, gid=gid, mode=mode, mtime=time, offset=-1, opaque=False)
+
+
+def put_selection(edit: Edit, selection: Selection, destination: str, look: Look) -> None:
+    """Copies one selection to `destination` (absolute; a slash at its end means a folder). Raises `SourceError`."""
+    if not selection.items:
+        return
+    target = _target(edit, selection, destination, look)
+    links = object()
+    for item in selection.items:
+        _put_item(edit, selection, item, f"{target}/{item.relative}".strip("/") if item.relative else target, look, links)
+
+
+def _target(edit: Edit, selection: Selection, destination: str, look: Look) -> str:
+    """Where the selection's root goes; the folders above it are made."""
+    folder, _, name = destination.rpartition("/")
+    edit.mkdirs(edit.resolve(destination if name in ("", ".") else folder), look.owner)
+    target = edit.resolve(destination)
+    if selection.root.kind == DIR:
+        if edit.get(target) is None:
+            edit.mkdirs(target, look.owner)
+        elif not edit.is_dir(target):
+            raise SourceError(f"cannot copy to non-directory: /{target}", hint="Name another destination.")
+        return target
+    if edit.is_dir(target):
+        target = posixpath.join(target, selection.name)
+    edit.mkdirs(parent(target), look.owner)
+    return target
+
+
+def _put_item(edit: Edit, selection: Selection, item: Item, target: str, look: Look, links: object) -> None:
+    entry = item.entry
+    files = selection.files
+    if entry.kind == DIR:
+        if item.relative:
+            there = edit.get(target)
+            changed = look.of(entry, edit.time)
+            if selection.lazy and there is not None and there.kind == DIR:
+                changed = copy_of(there, mode=changed.mode)
+            edit.put(target, Written(changed))
+        return
+    inode = files.inode(item.path, entry) if entry.kind == FILE else None
+    digest = files.known_digest(item.path, entry) if entry.kind == FILE else ""
+    edit.put(
+        target,
+        Written(
+            copy_of(look.of(entry, edit.time), digest=digest),
+            content=_content(files, item.path, entry),
+            inode=(id(links), inode) if inode is not None else None,
+            learned=_learner(files, item.path),
+        ),
+    )
+
+
+def _content(files: Files, path: str, entry: Entry) -> Callable[[], Iterator[bytes]]:
+    return lambda: files.chunks(path, entry)
+
+
+def _learner(files: Files, path: str) -> Callable[[str], None]:
+    return lambda digest: files.learned(path, digest)
+
+
+def put_bytes(edit: Edit, name: str, data: bytes, destination: str, look: Look) -> None:
+    """Copies an inline file called `name` to `destination`."""
+    folder, _, last = destination.rpartition("/")
+    edit.mkdirs(edit.resolve(destination if last in ("", ".") else folder), look.owner)
+    target = edit.resolve(destination)
+    if edit.is_dir(target):
+        target = posixpath.join(target, name)
+    edit.mkdirs(parent(target), look.owner)
+    entry = look.of(Entry(FILE, mode=0o644, size=len(data)), edit.time)
+    edit.put(target, Written(entry, content=lambda: iter((data,) if data else ())))
+
+
+def is_archive(selection: Selection) -> bool:
+    """Whether a selection is one file that is a tar, plain or compressed: its first member can be read."""
+    if not selection.items or selection.root.kind != FILE:
+        return False
+    item = selection.items[0]
+    try:
+        return next(_members(selection.files.chunks(item.path, item.entry), item.path), None) is not None
+    except SourceError:
+        return False
+
+
+def _members(stream: Iterator[bytes], path: str) -> Iterator[tarread.Member]:
+    inflater = Inflater(lambda _: next(stream, b""), f"/{path}")
+    return tarread.members(inflater.read, f"/{path}")
+
+
+def unpack(edit: Edit, selection: Selection, destination: str, look: Look, spool: Path) -> None:
+    """Puts the members of an archive below `destination`; their content waits, uncompressed, in the file `spool`.
+
+    Names and links stay inside the destination. Raises `SourceError`.
+    """
+    item = selection.items[0]
+    target = edit.resolve(destination)
+    edit.mkdirs(target, look.owner)
+    inflater = Inflater(_reader(selection.files.chunks(item.path, item.entry)), f"/{item.path}")
+    with spool.open("wb") as copy:
+
+        def read(size: int) -> bytes:
+            data = inflater.read(size)
+            copy.write(data)
+            return data
+
+        for member in tarread.members(read, f"/{item.path}"):
+            if member.path:
+                _unpack_member(edit, target, member, look, spool)
+
+
+def _reader(stream: Iterator[bytes]) -> Callable[[int], bytes]:
+    return lambda _: next(stream, b"")
+
+
+def _unpack_member(edit: Edit, target: str, member: tarread.Member, look: Look, spool: Path) -> None:
+    def below(path: str) -> str:
+        return f"{target}/{path}".strip("/")
+
+    folder = below(resolve(lambda path: edit.get(below(path)), parent(member.path)))
+    edit.mkdirs(folder, None)
+    path = posixpath.join(folder, posixpath.basename(member.path))
+    entry = copy_of(member.entry, opaque=False, sparse=None)
+    if look.owner is not None:
+        entry = copy_of(entry, uid=look.owner.uid, gid=look.owner.gid)
+    if entry.kind == HARDLINK:
+        linked = edit.written(below(entry.link))
+        if linked is None:
+            raise SourceError(f"the archive has a hard link {member.path} to {entry.link}, which it does not hold")
+        edit.replace(path, linked)
+        return
+    inode = (str(spool), member.entry.offset) if entry.kind == FILE else None
+    edit.replace(path, Written(entry, content=lambda: tar_content(spool, member.entry), inode=inode))

@@ -1,0 +1,197 @@
+"""COPY, ADD and WORKDIR as steps."""
+
+from __future__ import annotations
+
+import hashlib
+import posixpath
+import re
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+
+from kiln.dockerfile.instructions import Copy
+from kiln.engine.build import Build, key_of, safe
+from kiln.engine.copying import Look, is_archive, put_bytes, put_selection, unpack
+from kiln.engine.edit import Edit
+from kiln.engine.fileindex import FileIndex
+from kiln.engine.files import Files, FolderFiles
+from kiln.engine.modes import parse_mode
+from kiln.engine.select import Item, Selection, digest_of, select
+from kiln.engine.state import State
+from kiln.engine.step import Result, Step, perform
+from kiln.engine.users import Owner, owner_of
+from kiln.errors import DockerfileError, KilnError
+from kiln.store.entry import Entry, copy_of
+from kiln.store.files import read_whole, write_whole
+from kiln.store.layer import Layer
+from kiln.store.tree import Tree
+
+_GIT = re.compile(r"^(?:git://|ssh://|git@|https?://[^#?]+\.git(?:[#?].*)?$)")
+
+
+class CopyStep:
+    """One expanded COPY or ADD on a state, with files from `files`."""
+
+    def __init__(self, build: Build, state: State, copy: Copy, files: Files, place: str) -> None:
+        self.build, self.state, self.copy, self.files, self.place = build, state, copy, files, place
+        self.mode = parse_mode(copy.chmod) if copy.chmod else None
+        self.owner = self._owner()
+        self.destination = self._destination()
+
+    def _owner(self) -> Owner | None:
+        if not self.copy.chown:
+            return None
+        return owner_of(self.copy.chown, lambda path: self.build.read_small(self.state, path))
+
+    def _destination(self) -> str:
+        """Absolute, without the leading slash; a slash at the end stays (it says: a folder)."""
+        written = self.copy.destination
+        joined = posixpath.join("/", self.state.run.working_dir or "/", written)
+        folder = written.endswith(("/", "/.", "/..")) or written in (".", "..", "")
+        path = posixpath.normpath(joined).lstrip("/")
+        return f"{path}/" if folder and path else path
+
+    def run(self, name: Callable[[dict[str, str]], Step], *, fresh: bool) -> Result:
+        """The layer, from the cache or made."""
+        selections = self._selections()
+        shape = key_of("shape", self._parent(), *self._instruction())
+        if not fresh and self._first_time(shape) and any(selection.unknown() for selection in selections):
+            return self._in_one_pass(selections, shape, name)
+        content = digest_of(selections)
+        key = self._key(content)
+        step = name({"parent": self._parent(), "instruction": key_of(*self._instruction()), "content": content})
+        result = perform(self.build, step, key, lambda: self._make(selections))
+        self._mark(shape)
+        return result
+
+    def _in_one_pass(self, selections: list[Selection], shape: str, name: Callable[[dict[str, str]], Step]) -> Result:
+        """A first build reads each file once: the layer is written and the key, which the files' digests are part of,
+        is known only afterwards."""
+        step = name({"parent": self._parent(), "instruction": key_of(*self._instruction()), "content": ""})
+        result = perform(
+            self.build, step, shape, lambda: self._make(selections), key_after=lambda: self._key(digest_of(selections))
+        )
+        self._mark(shape)
+        return result
+
+    def _first_time(self, shape: str) -> bool:
+        return read_whole(self.build.store.root / "cache" / "shapes" / shape) is None
+
+    def _mark(self, shape: str) -> None:
+        if self._first_time(shape):
+            write_whole(self.build.store.root / "cache" / "shapes" / shape, b"")
+
+    def _parent(self) -> str:
+        return "" if self.copy.link else self.state.chain
+
+    def _instruction(self) -> tuple[object, ...]:
+        copy = self.copy
+        documents = [(item.name, hashlib.sha256(item.text.encode("utf-8", "surrogateescape")).hexdigest()) for item in copy.heredocs]
+        return (
+            "add" if copy.is_add else "copy", [safe(source) for source in copy.sources] if copy.parents else len(copy.sources),
+            safe(self.destination), self.owner, copy.chmod, copy.link, copy.parents, copy.unpack, documents, self.build.time,
+        )  # fmt: skip
+
+    def _key(self, content: str) -> str:
+        return key_of("files", self._parent(), *self._instruction(), content)
+
+    def _selections(self) -> list[Selection]:
+        found: list[Selection] = []
+        for source in self.copy.sources:
+            if is_git(source):
+                found.append(self._from_git(source))
+            elif source.startswith(("http://", "https://")):
+                found.append(self._from_url(source))
+            else:
+                self._no_checksum(source)
+                found += select(self.files, self.copy, (source,))
+        return found
+
+    def _no_checksum(self, source: str) -> None:
+        if self.copy.checksum:
+            raise DockerfileError("checksum requires HTTP(S) or Git sources", where=self.place)
+
+    def _only_add(self, what: str) -> None:
+        if not self.copy.is_add:
+            raise DockerfileError(f"source can't be a {what} for COPY", where=self.place, hint="Use ADD.")
+        if self.copy.checksum and len(self.copy.sources) != 1:
+            raise DockerfileError("checksum can't be specified for multiple sources", where=self.place)
+
+    def _from_url(self, source: str) -> Selection:
+        self._only_add("URL")
+        path, name = self.build.doors.url(source, self.copy.checksum)
+        files = FolderFiles(path.parent, FileIndex(None, path.parent))
+        entry = files.get(path.name)
+        if entry is None:
+            raise KilnError("the download vanished", where=source)
+        item = Item("", path.name, _with_mode(entry, 0o600))
+        return Selection(files, name, (item,), remote=True)
+
+    def _from_git(self, source: str) -> Selection:
+        self._only_add("git ref")
+        folder = self.build.doors.git(source, self.copy.keep_git_dir, self.copy.checksum)
+        files = FolderFiles(folder, FileIndex(None, folder))
+        selection = select(files, self.copy, ("/",))[0]
+        return Selection(files, selection.name, selection.items, remote=True)
+
+    def _make(self, selections: list[Selection]) -> Result:
+        tree = Tree() if self.copy.link else self.build.tree(self.state.stack)
+        edit = Edit(tree, self.build.time)
+        look = Look(self.owner, self.mode)
+        spools: list[Path] = []
+        try:
+            for selection in selections:
+                self._put(edit, selection, look, spools)
+            for document in self.copy.heredocs:
+                put_bytes(edit, document.name, document.text.encode("utf-8", "surrogateescape"), self.destination, look)
+            return Result(write_layer(self.build, edit))
+        except KilnError as bad:
+            raise bad.at(self.place) from None
+        finally:
+            for spool in spools:
+                spool.unlink(missing_ok=True)
+
+    def _put(self, edit: Edit, selection: Selection, look: Look, spools: list[Path]) -> None:
+        wanted = self.copy.unpack if self.copy.unpack is not None else self.copy.is_add and not selection.remote
+        if wanted and is_archive(selection):
+            spools.append(self.build.store.scratch / f"spool-{secrets.token_hex(8)}")
+            unpack(edit, selection, self.destination, look, spools[-1])
+        else:
+            put_selection(edit, selection, self.destination, look)
+
+
+def _with_mode(entry: Entry, mode: int) -> Entry:
+    return copy_of(entry, mode=mode, xattrs=None)
+
+
+def is_git(source: str) -> bool:
+    """Whether a source of ADD is a git repository and not a file by URL."""
+    return _GIT.match(source) is not None
+
+
+def write_layer(build: Build, edit: Edit) -> Layer:
+    """Writes the changes as a layer and keeps its table of contents."""
+    with build.store.layers.writer(build.compression) as writer:
+        edit.write(writer)
+        layer = writer.finish()
+        build.store.layers.remember(layer, writer.toc)
+    return layer
+
+
+def workdir_step(build: Build, state: State, path: str, step: Step, place: str) -> Result:
+    """Makes the working directory where it is missing, owned by the user of the moment."""
+
+    def work() -> Result:
+        edit = Edit(build.tree(state.stack), build.time)
+        try:
+            edit.mkdirs(edit.resolve(path), _workdir_owner(build, state))
+            return Result(write_layer(build, edit))
+        except KilnError as bad:
+            raise bad.at(place) from None
+
+    return perform(build, step, key_of("workdir", state.chain, safe(path), state.run.user, build.time), work)
+
+
+def _workdir_owner(build: Build, state: State) -> Owner | None:
+    user = state.run.user
+    return owner_of(user, lambda path: build.read_small(state, path)) if user else None

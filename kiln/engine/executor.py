@@ -1,0 +1,162 @@
+"""Building the stages that a target needs, side by side where they do not need one another."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import Future
+
+from kiln.dockerfile.instructions import Instruction, Program
+from kiln.engine import state as states
+from kiln.engine.build import Build
+from kiln.engine.files import Files
+from kiln.engine.stage import Neighbours, StageRun
+from kiln.engine.state import State
+from kiln.errors import CancelledBuild, DockerfileError, KilnError
+from kiln.oci.image import Image
+from kiln.oci.platform import Platform
+from kiln.plan.graph import Graph, Origin, Vertex, make_vertex, origins_of
+from kiln.plan.target import Context
+
+
+def execute(build: Build, program: Program, graph: Graph) -> Image:
+    """The image of the graph's target; raises the first error of any stage, after all stages have stopped."""
+    return _Execution(build, program, graph).run()
+
+
+class _Execution:
+    def __init__(self, build: Build, program: Program, graph: Graph) -> None:
+        self.build, self.program, self.graph = build, program, graph
+        self._futures: dict[int, Future[State]] = {}
+        self._threads: list[threading.Thread] = []
+        self._lock = threading.Lock()
+        self._images: dict[tuple[str, Platform], State | Files] = {}
+        self._context: Files | None = None
+
+    def run(self) -> Image:
+        failures: list[BaseException] = []
+        for number in self.graph.vertices:
+            self._start(number, failures)
+        for thread in list(self._threads):
+            thread.join()
+        real = [failure for failure in failures if not isinstance(failure, CancelledBuild)]
+        if failures:
+            raise (real or failures)[0]
+        return self._futures[self.graph.target].result().image()
+
+    def _start(self, number: int, failures: list[BaseException]) -> None:
+        future: Future[State] = Future()
+        self._futures[number] = future
+
+        def work() -> None:
+            try:
+                future.set_result(self._stage(self.graph.vertices[number]))
+            except BaseException as bad:  # noqa: BLE001 (raised again by run)
+                failures.append(bad)
+                future.set_exception(bad)
+                if not isinstance(bad, CancelledBuild):
+                    self.build.cancel.cancel("another stage failed")
+
+        thread = threading.Thread(target=work, name=f"stage-{number}")
+        self._threads.append(thread)
+        thread.start()
+
+    def _stage(self, vertex: Vertex) -> State:
+        named = self._named_stage(vertex)
+        if named is not None:
+            return named
+        state = self._base(vertex)
+        neighbours = Neighbours(lambda name, at: self._neighbour(vertex, name, at), self._build_context)
+        return StageRun(self.build, vertex.stage, neighbours).run(state)
+
+    def _named_stage(self, vertex: Vertex) -> State | None:
+        """A named context that has the name of a stage takes its place."""
+        context = self.build.contexts.get(vertex.stage.name) if vertex.stage.name else None
+        if context is None:
+            return None
+        return self._as_state(self._open(context, vertex.platform, str(vertex.stage.place)), vertex)
+
+    def _base(self, vertex: Vertex) -> State:
+        where = str(vertex.stage.place)
+        if vertex.base.stage >= 0:
+            return states.from_stage(self._wait(vertex.base.stage))
+        if vertex.base.name == "scratch":
+            return states.scratch(vertex.platform, self.build.epoch)
+        return self._as_state(self._named(vertex.base.name, vertex.platform, where), vertex)
+
+    def _as_state(self, found: State | Files, vertex: Vertex) -> State:
+        if isinstance(found, State):
+            return found
+        raise DockerfileError(
+            "a folder given with --build-context cannot be the base of a stage",
+            where=str(vertex.stage.place),
+            hint="Begin with FROM scratch and COPY --from it, or give an image.",
+        )
+
+    def _wait(self, number: int) -> State:
+        try:
+            return self._futures[number].result()
+        except KilnError as bad:
+            raise CancelledBuild("a stage that this one needs failed") from bad
+
+    def _neighbour(self, vertex: Vertex, name: str, at: Instruction) -> State | Files:
+        origin = vertex.origins.get(name) or origins_of(self.program, at, vertex.stage.index).get(name) or Origin(name=name)
+        if origin.stage >= 0:
+            with self._lock:
+                missing = origin.stage not in self._futures
+            if missing:
+                return self._late(origin.stage)
+            return self._wait(origin.stage)
+        if name == "scratch":
+            return states.scratch(vertex.platform, self.build.epoch)
+        return self._named(origin.name, vertex.platform, str(at.place))
+
+    def _late(self, number: int) -> State:
+        """A stage that only a trigger of a base image turned out to need."""
+        with self._lock:
+            if number not in self.graph.vertices:
+                self.graph.vertices[number] = make_vertex(self.program, number, self.graph)
+        vertex = self.graph.vertices[number]
+        for need in vertex.needs:
+            if need not in self._futures:
+                self._late(need)
+        future: Future[State] = Future()
+        self._futures[number] = future
+        try:
+            future.set_result(self._stage(vertex))
+        except BaseException as bad:
+            future.set_exception(bad)
+            raise
+        return future.result()
+
+    def _named(self, name: str, platform: Platform, where: str) -> State | Files:
+        context = self.build.contexts.get(name) or self.build.contexts.get(_familiar(name))
+        key = (name, platform)
+        with self._lock:
+            known = self._images.get(key)
+        if known is not None:
+            return known
+        if context is not None:
+            found = self._open(context, platform, where)
+        else:
+            found = states.from_image(self.build.doors.image(name, platform, where), self.build.epoch)
+        with self._lock:
+            self._images[key] = found
+        return found
+
+    def _open(self, context: Context, platform: Platform, where: str) -> State | Files:
+        if context.kind in ("image", "layout"):
+            return states.from_image(self.build.doors.image(context.reference, platform, where), self.build.epoch)
+        return self.build.doors.context(context)
+
+    def _build_context(self) -> Files:
+        with self._lock:
+            if self._context is None:
+                if self.build.context is None:
+                    raise DockerfileError("the build has no context to copy from")
+                self._context = self.build.doors.context(self.build.context)
+            return self._context
+
+
+def _familiar(name: str) -> str:
+    """`name` and `name:latest` mean the same named context."""
+    return name.removesuffix(":latest") if name.endswith(":latest") else f"{name}:latest"

@@ -1,0 +1,165 @@
+"""The engine's side of the worker process: starts it when the first RUN needs it, maps ids, passes requests on."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from kiln.engine import wire
+from kiln.engine.cancel import Cancel
+from kiln.errors import SandboxError
+
+Output = Callable[[bytes, int], None]
+T = TypeVar("T")
+
+
+class Helper:
+    """One worker process for one build; made on first use, ended by `close`."""
+
+    def __init__(self, cancel: Cancel) -> None:
+        self._cancel = cancel
+        self._lock = threading.Lock()
+        self._control: socket.socket | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def _start(self) -> socket.socket:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "kiln.engine.worker", str(theirs.fileno())],
+                pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, start_new_session=True, cwd="/",
+                env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+            )  # fmt: skip
+        state = ours.recv(4096)
+        if state[:1] == b"u":
+            map_ids(self._process.pid)
+            ours.sendall(b"m")
+        elif state[:1] != b"r":
+            raise SandboxError(
+                f"a user namespace cannot be made: {state[1:].decode(errors='replace') or 'the worker ended'}",
+                hint="Run as root, or allow user namespaces (see `kiln doctor`).",
+            )
+        return ours
+
+    def _connect(self, output: list[int]) -> socket.socket:
+        ours, theirs = socket.socketpair()
+        with self._lock, theirs:
+            if self._control is None:
+                self._control = self._start()
+            socket.send_fds(self._control, [b"r"], [theirs.fileno(), *output])
+        return ours
+
+    def run(self, request: wire.Request, output: Output) -> wire.Reply:
+        """Hands a request over and waits; `output` gets what the command writes, with 1 or 2 for its stream.
+
+        Raises `CancelledBuild` when the build is cancelled meanwhile, `SandboxError` when the step could not be set up.
+        """
+        pipes = [os.pipe(), os.pipe()]
+        try:
+            connection = self._connect([write for _, write in pipes])
+        finally:
+            for _, write in pipes:
+                os.close(write)
+        readers = [
+            threading.Thread(target=_pump, args=(read, number, output), daemon=True)
+            for number, (read, _) in enumerate(pipes, 1)
+        ]
+        for reader in readers:
+            reader.start()
+        with connection:
+            reply = self._exchange(connection, request)
+        for reader in readers:
+            reader.join()
+        self._cancel.check()
+        return _checked(reply)
+
+    def _exchange(self, connection: socket.socket, request: wire.Request) -> wire.Reply | None:
+        def end() -> None:
+            connection.shutdown(socket.SHUT_WR)
+
+        try:
+            wire.send(connection, request)
+            with self._cancel.ending(end):
+                data = wire.receive(connection)
+        except OSError:
+            return None
+        return msgspec.json.decode(data, type=wire.Reply) if data else None
+
+    def shell(self, request: wire.ShellRequest) -> int:
+        """Opens a shell on this process's own terminal; returns its exit code."""
+        with self._connect([0, 1, 2]) as connection:
+            return _checked(self._exchange(connection, request)).code
+
+    def remove(self, paths: list[Path]) -> None:
+        """Removes folders with the worker's rights."""
+        if paths:
+            self.run(wire.RemoveRequest(tuple(map(str, paths))), lambda data, stream: None)
+
+    def close(self) -> None:
+        """Ends the worker and everything it runs."""
+        if self._control is not None:
+            self._control.close()
+        if self._process is not None:
+            try:
+                self._process.wait(timeout=5)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+
+
+def _checked(reply: wire.Reply | None) -> wire.Reply:
+    if reply is None:
+        raise SandboxError("the worker process ended unexpectedly", hint="See `kiln doctor`; was it killed for lack of memory?")
+    if reply.code < 0:
+        raise SandboxError(reply.error, hint=reply.hint or "See `kiln doctor` for what this machine can do.")
+    return reply
+
+
+def _pump(read: int, stream: int, output: Output) -> None:
+    with open(read, "rb", buffering=0) as pipe:  # noqa: PTH123 (a descriptor, not a path)
+        while data := pipe.read(1 << 16):
+            output(data, stream)
+
+
+def subordinate_ids(path: Path, user: str, uid: int) -> list[tuple[int, int]]:
+    """(first, count) ranges of a user in /etc/subuid or /etc/subgid."""
+    try:
+        lines = path.read_text().splitlines()
+    except OSError:
+        return []
+    rows = [line.split(":") for line in lines if line.count(":") == 2]
+    return [
+        (int(first), int(count))
+        for name, first, count in rows
+        if name in (user, str(uid)) and first.isdigit() and count.isdigit()
+    ]
+
+
+def map_ids(pid: int) -> None:
+    """Maps root of a new user namespace to this user and the ids from 1 on to the user's subordinate ranges."""
+    user, uid, gid = getpass.getuser(), os.getuid(), os.getgid()
+    for tool, path, own in (("newuidmap", Path("/etc/subuid"), uid), ("newgidmap", Path("/etc/subgid"), gid)):
+        ranges = subordinate_ids(path, user, uid)
+        if not shutil.which(tool) or not ranges:
+            raise SandboxError(
+                f"without root, RUN needs {tool} and a range of ids for {user} in {path}",
+                hint=f"Install the package uidmap and add a line such as `{user}:100000:65536` to {path}.",
+            )
+        argv = [tool, str(pid), "0", str(own), "1"]
+        inside = 1
+        for first, count in ranges:
+            argv += [str(inside), str(first), str(count)]
+            inside += count
+        done = subprocess.run(argv, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise SandboxError(f"{tool} failed: {done.stderr.strip()}", hint=f"Check the range for {user} in {path}.")

@@ -1,0 +1,258 @@
+"""The worker: a process without threads that forks one handler for each RUN step.
+
+It is a process of its own because making namespaces needs one without threads, and because a user without root works
+inside a user namespace, where unpacked layers can have owners. A request comes with its own connection and the
+descriptors for the command's output; when the connection closes, the handler ends the command.
+
+Started as `python -m kiln.engine.worker FD` with the control socket as FD.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import shutil
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+
+from kiln.engine import sandbox, seccomp, wire
+from kiln.engine.upper import write_upper
+from kiln.errors import KilnError
+from kiln.oci.digest import chain_id
+from kiln.store.blobs import Blobs
+from kiln.store.layer import Layer
+from kiln.store.layers import Layers
+from kiln.store.snapshots import Snapshots
+
+_decode = msgspec.json.Decoder(wire.Request).decode
+
+
+def main() -> None:
+    """Serves requests until the control socket closes."""
+    control = socket.socket(fileno=int(sys.argv[1]))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    overlay = _enter(control)
+    handlers: set[int] = set()
+    while True:
+        message, descriptors, _, _ = socket.recv_fds(control, 1, 4)
+        if not message:
+            break
+        pid = os.fork()
+        if pid == 0:
+            control.close()
+            sandbox.die_with_parent()
+            _handle(descriptors, overlay)
+        handlers.add(pid)
+        for descriptor in descriptors:
+            os.close(descriptor)
+        handlers -= _reap()
+    for pid in handlers:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def _reap() -> set[int]:
+    ended = set()
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            pid, _ = os.waitpid(-1, os.WNOHANG)
+            if not pid:
+                break
+            ended.add(pid)
+    return ended
+
+
+def _enter(control: socket.socket) -> str:
+    """Becomes root of a user namespace if it is not root; returns overlayfs's attribute prefix. The engine writes the
+    id maps (it says so with one byte)."""
+    if os.geteuid() == 0:
+        control.sendall(b"r")
+        return "trusted" if _in_first_namespace() else "user"
+    try:
+        sandbox.unshare(sandbox.CLONE_NEWUSER)
+    except sandbox.SetupError as bad:
+        control.sendall(b"x" + str(bad).encode())
+        sys.exit(1)
+    control.sendall(b"u")
+    if control.recv(1) != b"m":
+        sys.exit(1)
+    os.setresgid(0, 0, 0)
+    os.setresuid(0, 0, 0)
+    with contextlib.suppress(PermissionError):
+        os.setgroups([])
+    return "user"
+
+
+def _in_first_namespace() -> bool:
+    return Path("/proc/self/uid_map").read_text().split() == ["0", "0", "4294967295"]
+
+
+def _handle(descriptors: list[int], overlay: str) -> None:
+    """The whole life of a handler process."""
+    connection = socket.socket(fileno=descriptors[0])
+    try:
+        request = _decode(wire.receive(connection))
+        reply = _answer(request, connection, descriptors[1:], overlay)
+    except KilnError as bad:
+        reply = wire.Reply(code=-1, error=str(bad), hint=bad.hint)
+    except sandbox.SetupError as bad:
+        reply = wire.Reply(code=-1, error=str(bad))
+    except BaseException as bad:  # noqa: BLE001 (a forked process has nobody above it)
+        reply = wire.Reply(code=-1, error=f"{type(bad).__name__}: {bad}")
+    with contextlib.suppress(OSError):
+        wire.send(connection, reply)
+    os._exit(0)
+
+
+def _answer(request: wire.Request, connection: socket.socket, output: list[int], overlay: str) -> wire.Reply:
+    if isinstance(request, wire.RemoveRequest):
+        for path in request.paths:
+            shutil.rmtree(path, ignore_errors=True)
+        return wire.Reply()
+    if isinstance(request, wire.ShellRequest):
+        return _Step(request.run, overlay).shell(connection, output)
+    return _Step(request, overlay).run(connection, output)
+
+
+class _Step:
+    """One RUN step inside a handler."""
+
+    def __init__(self, request: wire.RunRequest, overlay: str) -> None:
+        self.request = request
+        self.overlay = overlay
+        self.folder = Path(request.scratch) / f"run-{request.id}"
+        blobs = Blobs(Path(request.store))
+        blobs.scratch = Path(request.scratch)
+        self.layers = Layers(Path(request.store), blobs)
+        self.snapshots = Snapshots(Path(request.store), self.layers, Path(request.scratch), overlay)
+
+    def run(self, connection: socket.socket, output: list[int]) -> wire.Reply:
+        """Runs the command, then makes the layer."""
+        begin = time.monotonic()
+        for name in ("upper", "work", "bundle"):
+            (self.folder / name).mkdir(parents=True)
+        (self.folder / "upper").chmod(0o755)
+        kept = False
+        try:
+            code = self._execute(self._command(self.request.args), connection, output)
+            if code == 0:
+                return wire.Reply(layer=self._commit(), seconds=time.monotonic() - begin)
+            kept = self.request.debug
+            return wire.Reply(code=code, seconds=time.monotonic() - begin)
+        finally:
+            sandbox.remove_cgroup(self.request.id)
+            if not kept:
+                shutil.rmtree(self.folder, ignore_errors=True)
+
+    def shell(self, connection: socket.socket, output: list[int]) -> wire.Reply:
+        """A shell where a failed step stopped; then its folder goes."""
+        try:
+            return wire.Reply(code=self._execute(self._command(("/bin/sh",)), connection, output))
+        finally:
+            sandbox.remove_cgroup(self.request.id)
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _command(self, args: tuple[str, ...]) -> sandbox.Command:
+        request = self.request
+        return sandbox.Command(
+            id=request.id, args=args, env=request.env, cwd=request.cwd, uid=request.uid, gid=request.gid,
+            groups=request.groups, lowers=self._lowers(request.stack), upper=str(self.folder / "upper"),
+            work=str(self.folder / "work"), bundle=str(self.folder / "bundle"), runtime=request.runtime,
+            overlay=self.overlay, network=request.network, mounts=tuple(self._mount(wish) for wish in request.mounts),
+            resolv_conf=request.resolv_conf, hosts=request.hosts, insecure=request.insecure, seccomp=seccomp.profile(),
+        )  # fmt: skip
+
+    def _lowers(self, stack: wire.Stack) -> tuple[str, ...]:
+        return tuple(str(path) for path in self.snapshots.lowers(stack.diff_ids, stack.descriptors))
+
+    def _mount(self, wish: wire.MountWish) -> sandbox.Mount:
+        if wish.kind == "cache":
+            self._make_cache(wish)
+        source = wish.source if wish.stack is not None or not wish.folder else wish.folder
+        kind = "bind" if wish.kind == "cache" or (wish.kind == "bind" and wish.stack is None) else wish.kind
+        return sandbox.Mount(
+            kind="overlay" if wish.kind == "bind" and wish.stack is not None else kind, target=wish.target, source=source,
+            writable=wish.writable, lowers=self._lowers(wish.stack) if wish.stack is not None and wish.kind == "bind" else (),
+            size=wish.size, data=wish.data, mode=wish.mode, uid=wish.uid, gid=wish.gid,
+        )  # fmt: skip
+
+    def _make_cache(self, wish: wire.MountWish) -> None:
+        """A cache folder that is new gets its owner, mode, and what its `from` holds."""
+        folder = Path(wish.folder)
+        os.utime(folder.parent)
+        if folder.exists():
+            return
+        work = self.folder / "new-cache"
+        work.mkdir(parents=True, exist_ok=True)
+        if wish.stack is not None and wish.stack.diff_ids:
+            self._fill_cache(work, wish.stack, wish.source)
+        os.chown(work, wish.uid, wish.gid)
+        work.chmod(wish.mode)
+        with contextlib.suppress(OSError):
+            work.rename(folder)
+
+    def _fill_cache(self, work: Path, stack: wire.Stack, source: str) -> None:
+        from kiln.engine.files import LayerFiles
+        from kiln.store.entry import FILE
+        from kiln.store.unpack import Unpacker
+
+        files = LayerFiles(self.layers, stack.diff_ids, stack.descriptors)
+        tree = self.layers.tree(stack.diff_ids, stack.descriptors)
+        with Unpacker(work) as unpacker:
+            for path, node in tree.walk(source):
+                below = path[len(source) :].lstrip("/")
+                content = files.chunks(path, node.entry) if node.entry.kind == FILE else iter(())
+                unpacker.add(below, node.entry, content)
+            unpacker.finish()
+
+    def _execute(self, command: sandbox.Command, connection: socket.socket, output: list[int]) -> int:
+        """The command's exit code. The connection closing ends it."""
+        failure_read, failure_write = os.pipe()
+        null = os.open(os.devnull, os.O_RDONLY)
+        stdin, stdout, stderr = output if len(output) == 3 else (null, output[0], output[-1])
+        pid = sandbox.start(command, stdin, stdout, stderr, failure_write)
+        os.close(failure_write)
+        code = _wait(pid, connection)
+        failure = os.read(failure_read, 65536).decode(errors="replace")
+        if failure:
+            raise sandbox.SetupError(failure)
+        return code
+
+    def _commit(self) -> Layer:
+        upper = self.folder / "upper"
+        stack = self.request.stack
+        with self.layers.writer(self.request.compression) as writer:
+            stubs = {"etc/resolv.conf", "etc/hosts", "proc", "sys", "dev"} | {
+                os.path.normpath(wish.target).lstrip("/") for wish in self.request.mounts if wish.kind != "env"
+            }
+            write_upper(upper, writer, lambda: self.layers.tree(stack.diff_ids, stack.descriptors), stubs, self.overlay)
+            layer = writer.finish()
+            self.layers.remember(layer, writer.toc)
+        self.snapshots.adopt(upper, chain_id((*stack.diff_ids, layer.diff_id)))
+        return layer
+
+
+def _wait(pid: int, connection: socket.socket) -> int:
+    poll = select.poll()
+    watch = os.pidfd_open(pid)
+    poll.register(watch, select.POLLIN)
+    poll.register(connection, select.POLLIN | select.POLLHUP)
+    while True:
+        ready = [descriptor for descriptor, _ in poll.poll()]
+        if watch in ready:
+            _, status = os.waitpid(pid, 0)
+            os.close(watch)
+            return os.waitstatus_to_exitcode(status) % 256
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        raise KilnError("cancelled")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Nouns of the OCI image and distribution specifications; no I/O."""

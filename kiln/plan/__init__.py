@@ -1,0 +1,1 @@
+"""Targets, the graph of what they need, and the decisions about them."""

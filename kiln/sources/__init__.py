@@ -1,0 +1,1 @@
+"""What people write or hand over -> targets."""

@@ -1,0 +1,128 @@
+"""A Dockerfile with its context and command line options -> a target."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from kiln.dockerfile import instructions, parser
+from kiln.dockerfile.patterns import Matcher, PatternError, read_ignore_file
+from kiln.errors import KilnError, UsageError
+from kiln.oci.platform import Platform
+from kiln.plan.target import Context, Secret, Target
+
+_MAX_DOCKERFILE = 8 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What the command line asks for: `context` a place or text as given, `file` the Dockerfile (empty: the context's)."""
+
+    context: str
+    file: str = ""
+    target: str = ""
+    args: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    platforms: tuple[Platform, ...] = ()
+    contexts: Mapping[str, str] = field(default_factory=dict)
+    secrets: Mapping[str, Secret] = field(default_factory=dict)
+    ssh: Mapping[str, str] = field(default_factory=dict)
+    network: str = "default"
+    no_cache: bool = False
+    no_cache_stages: frozenset[str] = frozenset()
+    pull: bool = False
+    hosts: tuple[str, ...] = ()
+
+
+def load(wish: Wish, context: Context) -> Target:
+    """The target that a wish names, its context already at hand; raises `UsageError` and `DockerfileError`."""
+    data, name, path = _read_dockerfile(wish, context)
+    program = instructions.read(parser.parse(data, name))
+    context = _with_ignore(context, path)
+    return Target(
+        name=wish.target, program=program, context=context, stage=wish.target, args=wish.args, labels=wish.labels,
+        platforms=wish.platforms, contexts=_named_contexts(wish.contexts), secrets=wish.secrets, ssh=wish.ssh,
+        network=wish.network, no_cache=wish.no_cache, no_cache_stages=wish.no_cache_stages, pull=wish.pull, hosts=wish.hosts,
+    )  # fmt: skip
+
+
+def _read_dockerfile(wish: Wish, context: Context) -> tuple[bytes, str, Path | None]:
+    """(content, name for places, path on disk if there is one)."""
+    if wish.file == "-":
+        if wish.context == "-":
+            raise UsageError("the context and the Dockerfile cannot both be read from standard input")
+        return sys.stdin.buffer.read(_MAX_DOCKERFILE), "-", None
+    if context.kind == "dockerfile":
+        assert context.folder is not None
+        return context.folder.read_bytes(), "-", None
+    path = _dockerfile_path(wish, context)
+    try:
+        return path.read_bytes()[:_MAX_DOCKERFILE], _shown(path, wish), path
+    except IsADirectoryError:
+        raise UsageError("is a folder, not a Dockerfile", where=str(path), hint="Name the file with -f.") from None
+    except OSError as bad:
+        raise KilnError(
+            f"the Dockerfile cannot be read: {bad.strerror}", where=str(path), hint="Name it with -f, or make it."
+        ) from bad
+
+
+def _shown(path: Path, wish: Wish) -> str:
+    return wish.file or path.name
+
+
+def _dockerfile_path(wish: Wish, context: Context) -> Path:
+    assert context.folder is not None
+    if wish.file and (context.reference == "" or Path(wish.file).exists()):
+        return Path(wish.file)
+    folder = context.folder
+    if wish.file:
+        return folder / wish.file
+    lower = folder / "dockerfile"
+    return lower if not (folder / "Dockerfile").exists() and lower.exists() else folder / "Dockerfile"
+
+
+def _with_ignore(context: Context, dockerfile: Path | None) -> Context:
+    """The context with the patterns of `<Dockerfile>.dockerignore`, else of `.dockerignore`."""
+    if context.folder is None or context.kind == "dockerfile":
+        return context
+    candidates = [context.folder / ".dockerignore"]
+    if dockerfile is not None:
+        candidates.insert(0, dockerfile.with_name(dockerfile.name + ".dockerignore"))
+    for path in candidates:
+        try:
+            patterns = tuple(read_ignore_file(path.read_text("utf-8", "surrogateescape")))
+            Matcher(patterns)
+        except (FileNotFoundError, IsADirectoryError):
+            continue
+        except PatternError as bad:
+            raise KilnError(str(bad), where=str(path)) from None
+        return Context(context.kind, context.folder, context.reference, patterns, context.name)
+    return context
+
+
+def _named_contexts(given: Mapping[str, str]) -> dict[str, Context]:
+    """Contexts of `--build-context name=...`; a later stage or image of that name is replaced by it."""
+    found = {}
+    for name, value in given.items():
+        if value.startswith("docker-image://"):
+            found[name.lower()] = Context("image", reference=value.removeprefix("docker-image://"), name=name)
+        elif value.startswith("oci-layout://"):
+            found[name.lower()] = Context("layout", reference=value, name=name)
+        elif value.startswith("target:"):
+            raise UsageError(f"--build-context {name}={value}: targets of a bake file are not supported here")
+        else:
+            found[name.lower()] = _folder_context(name, value)
+    return found
+
+
+def _folder_context(name: str, value: str) -> Context:
+    folder = Path(value)
+    if not folder.is_dir():
+        if "://" not in value and not value.startswith((".", "/")):
+            return Context("image", reference=value, name=name)
+        raise UsageError(f"--build-context {name}={value}: there is no such folder")
+    ignore = folder / ".dockerignore"
+    patterns = tuple(read_ignore_file(ignore.read_text("utf-8", "surrogateescape"))) if ignore.is_file() else ()
+    return Context("folder", folder.absolute(), ignore=patterns, name=name)

@@ -1,0 +1,80 @@
+"""The same layer in another form: other compression, or times clamped to SOURCE_DATE_EPOCH."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from kiln.errors import StoreError
+from kiln.oci import media
+from kiln.oci.image import Descriptor
+from kiln.store import tarread
+from kiln.store.compress import Inflater
+from kiln.store.entry import FILE, copy_of
+from kiln.store.files import read_whole, write_whole
+from kiln.store.layer import Compression, Layer
+from kiln.store.layers import Layers
+
+
+def convert(layers: Layers, diff_id: str, descriptor: Descriptor, compression: Compression, epoch: int | None = None) -> Layer:
+    """The layer compressed as wanted; with `epoch`, times later than it become it (and so the diffID changes).
+
+    What was converted once is found again.
+    """
+    if epoch is None:
+        for known in layers.blobs_of(diff_id):
+            if media.compression_of(known.media_type) == compression.kind and layers.blobs.has(known.digest):
+                if compression.level is None or known.digest == descriptor.digest:
+                    return Layer(diff_id, known)
+    record = _record_path(layers, diff_id, compression, epoch)
+    data = read_whole(record)
+    if data is not None:
+        found = msgspec.json.decode(data, type=Layer)
+        if layers.blobs.has(found.descriptor.digest):
+            return found
+    made = _rewrite(layers, descriptor, compression, epoch)
+    write_whole(record, msgspec.json.encode(made))
+    return made
+
+
+def _record_path(layers: Layers, diff_id: str, compression: Compression, epoch: int | None) -> Path:
+    name = f"{diff_id.partition(':')[2]}-{compression.kind}-{compression.level}-{epoch}"
+    return layers.root / "cache" / "converted" / name
+
+
+def _rewrite(layers: Layers, descriptor: Descriptor, compression: Compression, epoch: int | None) -> Layer:
+    stream = layers.blobs.stream(descriptor.digest)
+    inflater = Inflater(lambda _: next(stream, b""), descriptor.digest)
+    if epoch is None:
+        return _recompress(layers, inflater, compression)
+    with layers.writer(compression) as writer:
+        for member in tarread.members(inflater.read, descriptor.digest):
+            path, entry = tarread.layer_entry(member)
+            entry = copy_of(entry, mtime=min(entry.mtime, epoch), offset=-1, sparse=None)
+            writer.add(path, entry, member.chunks() if entry.kind == FILE else ())
+        layer = writer.finish()
+        layers.remember(layer, writer.toc)
+    return layer
+
+
+def _recompress(layers: Layers, inflater: Inflater, compression: Compression) -> Layer:
+    """The very same tar bytes, compressed anew."""
+    import hashlib
+
+    from kiln.store.compress import compressor
+
+    diff = hashlib.sha256()
+    pack = compressor(compression.kind, compression.level)
+    with layers.blobs.writer() as writer:
+        while data := inflater.read(1 << 20):
+            diff.update(data)
+            writer.write(pack.compress(data))
+        writer.write(pack.flush())
+        size = writer.size
+        digest = writer.commit()
+    layer = Layer("sha256:" + diff.hexdigest(), Descriptor(media.layer_type(compression.kind), digest, size))
+    if not size:
+        raise StoreError("an empty layer cannot be compressed")
+    layers.add_blob(layer.diff_id, layer.descriptor)
+    return layer

@@ -1,0 +1,66 @@
+"""Small files of the store: written whole, renamed into place; locks between processes."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+from kiln.store.blobs import disk_error
+
+
+def write_whole(path: Path, data: bytes, *, mode: int = 0o644, sync: bool = False) -> None:
+    """Puts `data` at `path` so that a reader sees the old bytes or the new ones; raises `StoreError`."""
+    scratch = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fd = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+        with open(fd, "wb") as file:  # noqa: PTH123 (a descriptor, not a path)
+            file.write(data)
+            file.flush()
+            if sync:
+                os.fsync(fd)
+        scratch.rename(path)
+    except OSError as bad:
+        scratch.unlink(missing_ok=True)
+        raise disk_error(bad, path) from bad
+
+
+def read_whole(path: Path) -> bytes | None:
+    """The bytes at `path`, or None if there is no such file; reading counts as use."""
+    try:
+        data = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    with contextlib.suppress(OSError):
+        os.utime(path)
+    return data
+
+
+@contextlib.contextmanager
+def locked(path: Path, *, shared: bool = False) -> Iterator[None]:
+    """Holds an advisory lock on `path` (made if missing) against other threads and processes; the kernel frees it."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as bad:
+        raise disk_error(bad, path) from bad
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
+
+
+def try_lock(path: Path) -> int | None:
+    """A descriptor that holds the lock on `path`, or None if someone else does; close it to let go."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        return None
+    return fd

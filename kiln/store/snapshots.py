@@ -1,0 +1,128 @@
+"""Snapshots: layers unpacked as folders for overlayfs, by the chainID up to them.
+
+They are copies that can be made again, so they are not synced to disk; instead each names the boot it was made in, and
+one from before a restart of the machine counts as absent.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from kiln.oci.digest import chain_id
+from kiln.oci.image import Descriptor
+from kiln.store import tarread
+from kiln.store.compress import Inflater
+from kiln.store.entry import DIR, FILE, HARDLINK, WHITEOUT, Entry, copy_of, parents
+from kiln.store.files import locked
+from kiln.store.layers import Layers
+from kiln.store.tree import Tree
+from kiln.store.unpack import Unpacker
+
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
+
+
+class Snapshots:
+    """The snapshots of one store, made by one kind of user: `overlay` is `trusted` (root) or `user` (user namespace)."""
+
+    def __init__(self, root: Path, layers: Layers, scratch: Path, overlay: str) -> None:
+        self._folder = root / "snapshots"
+        self._locks = root / "locks"
+        self._layers = layers
+        self._scratch = scratch
+        self._overlay = overlay
+
+    def path(self, chain: str) -> Path:
+        """Where the snapshot of a chainID is or would be."""
+        return self._folder / f"{chain.partition(':')[2][:24]}{self._overlay[0]}"
+
+    def lowers(self, diff_ids: tuple[str, ...], descriptors: tuple[Descriptor, ...]) -> list[Path]:
+        """The folders of a stack of layers, base first; missing ones are unpacked."""
+        return [
+            self._one(diff_ids[: count + 1], descriptors[: count + 1]) / "fs" for count in range(len(diff_ids))
+        ]
+
+    def has(self, chain: str) -> bool:
+        """Whether the snapshot is here and whole; asking counts as use."""
+        path = self.path(chain)
+        try:
+            if (path / "boot").read_text() != _BOOT.read_text():
+                return False
+            os.utime(path)
+        except OSError:
+            return False
+        return True
+
+    def _one(self, diff_ids: tuple[str, ...], descriptors: tuple[Descriptor, ...]) -> Path:
+        chain = chain_id(diff_ids)
+        path = self.path(chain)
+        if self.has(chain):
+            return path
+        with locked(self._locks / f"snapshot-{path.name}"):
+            if not self.has(chain):
+                work = self._scratch / f"snapshot-{secrets.token_hex(6)}"
+                (work / "fs").mkdir(parents=True)
+                self._unpack(work / "fs", diff_ids, descriptors)
+                self._keep(work, path)
+        return path
+
+    def adopt(self, upper: Path, chain: str) -> None:
+        """Makes the upper folder of a finished overlay mount the snapshot of the layer that was made from it."""
+        path = self.path(chain)
+        with locked(self._locks / f"snapshot-{path.name}"):
+            if not self.has(chain):
+                work = self._scratch / f"snapshot-{secrets.token_hex(6)}"
+                work.mkdir()
+                upper.rename(work / "fs")
+                self._keep(work, path)
+
+    def _keep(self, work: Path, path: Path) -> None:
+        (work / "boot").write_text(_BOOT.read_text())
+        self._folder.mkdir(exist_ok=True)
+        if path.exists():
+            shutil.rmtree(path)
+        work.rename(path)
+
+    def _unpack(self, target: Path, diff_ids: tuple[str, ...], descriptors: tuple[Descriptor, ...]) -> None:
+        below = self._layers.tree(diff_ids[:-1], descriptors[:-1])
+        with Unpacker(target, overlay=self._overlay) as unpacker:
+            made = {""}
+            for path, entry, content in self._members(descriptors[-1]):
+                place = below.place(path)
+                for folder in parents(place):
+                    if folder not in made:
+                        made.add(folder)
+                        unpacker.add(folder, _folder_below(below, folder), iter(()))
+                if entry.kind == HARDLINK:
+                    self._hardlink(unpacker, below, place, entry, target)
+                    continue
+                if entry.kind == DIR:
+                    made.add(place)
+                unpacker.add(place, entry, content)
+            unpacker.finish()
+
+    def _hardlink(self, unpacker: Unpacker, below: Tree, place: str, entry: Entry, target: Path) -> None:
+        """A link to a file of this layer, or, where a foreign tool made one into a lower layer, a copy of that file."""
+        link = below.place(entry.link)
+        if os.path.lexists(target / link):
+            unpacker.add(place, copy_of(entry, link=link), iter(()))
+            return
+        node = below.node(link)
+        if node is not None and node.entry.kind == FILE:
+            unpacker.add(place, node.entry, self._layers.chunks(node.diff_id, node.entry))
+
+    def _members(self, descriptor: Descriptor) -> Iterator[tuple[str, Entry, Iterator[bytes]]]:
+        stream = self._layers.blobs.stream(descriptor.digest)
+        inflater = Inflater(lambda _: next(stream, b""), descriptor.digest)
+        for member in tarread.members(inflater.read, descriptor.digest):
+            path, entry = tarread.layer_entry(member)
+            yield path, entry, member.chunks() if entry.kind != WHITEOUT else iter(())
+
+
+def _folder_below(below: Tree, path: str) -> Entry:
+    """A folder that a layer leaves out: as it is in the layers below, else plain."""
+    entry = below.get(path)
+    return copy_of(entry, opaque=False) if entry is not None and entry.kind == DIR else Entry(DIR, mode=0o755)

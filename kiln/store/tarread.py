@@ -1,0 +1,362 @@
+"""A streaming tar reader: ustar, pax, GNU long names, GNU and pax sparse members, base-256 numbers.
+
+It reads archives that nobody vouches for: numbers and lengths are checked, extended headers are bounded, and paths come
+out cleaned (`kiln.store.entry.clean`), so that `..` and absolute names stay inside the root.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from kiln.errors import SourceError
+from kiln.store.entry import (
+    BLOCK,
+    CHAR,
+    DIR,
+    FIFO,
+    FILE,
+    HARDLINK,
+    OPAQUE_NAME,
+    SYMLINK,
+    WHITEOUT,
+    WHITEOUT_PREFIX,
+    Entry,
+    clean,
+    copy_of,
+)
+
+_BLOCK = 512
+_MAX_EXTENDED = 1 << 20
+_MAX_MAP = 1 << 22
+_KINDS = {b"0": FILE, b"\0": FILE, b"7": FILE, b"1": HARDLINK, b"2": SYMLINK, b"3": CHAR, b"4": BLOCK, b"5": DIR, b"6": FIFO}
+_ZERO = bytes(_BLOCK)
+
+ReadSome = Callable[[int], bytes]
+
+
+class Source:
+    """Exact reads over a stream; knows its position (bytes)."""
+
+    def __init__(self, read: ReadSome, name: str) -> None:
+        self._read = read
+        self._rest = b""
+        self.position = 0
+        self.name = name
+
+    def some(self, limit: int) -> bytes:
+        """Up to `limit` bytes, at least one unless the stream has ended."""
+        data = self._rest or self._read(max(limit, 1 << 16))
+        self._rest = data[limit:]
+        data = data[:limit]
+        self.position += len(data)
+        return data
+
+    def exactly(self, size: int) -> bytes:
+        """`size` bytes; raises `SourceError` if the stream ends before."""
+        pieces = []
+        missing = size
+        while missing:
+            piece = self.some(missing)
+            if not piece:
+                raise self.bad("unexpected end: the archive is cut off")
+            pieces.append(piece)
+            missing -= len(piece)
+        return b"".join(pieces) if len(pieces) != 1 else pieces[0]
+
+    def skip(self, size: int) -> None:
+        """Passes over `size` bytes."""
+        while size:
+            piece = self.some(min(size, 1 << 20))
+            if not piece:
+                raise self.bad("unexpected end: the archive is cut off")
+            size -= len(piece)
+
+    def bad(self, why: str) -> SourceError:
+        """An error that names the archive and the place in it."""
+        return SourceError(f"{why} (at byte {self.position})", where=self.name, hint="Check the archive, for example with tar -t.")
+
+
+@dataclass(slots=True)
+class _Extended:
+    records: dict[str, bytes] = field(default_factory=dict)
+    long_name: bytes = b""
+    long_link: bytes = b""
+
+
+@dataclass(slots=True)
+class Member:
+    """One member: cleaned path, entry, and its content. `raw_name` is the name as the archive wrote it."""
+
+    path: str
+    entry: Entry
+    source: Source
+    left: int
+    raw_name: str
+
+    def chunks(self) -> Iterator[bytes]:
+        """The content, sparse holes filled with zeros; to be used before the next member is asked for."""
+        if self.entry.sparse is None:
+            yield from self._stored(self.left)
+            return
+        position = 0
+        for offset, length in self.entry.sparse:
+            yield from _zeros(offset - position)
+            yield from self._stored(length)
+            position = offset + length
+        yield from _zeros(self.entry.size - position)
+
+    def _stored(self, size: int) -> Iterator[bytes]:
+        while size:
+            piece = self.source.some(min(size, 1 << 20))
+            if not piece:
+                raise self.source.bad("unexpected end: the archive is cut off")
+            size -= len(piece)
+            self.left -= len(piece)
+            yield piece
+
+
+def _zeros(size: int) -> Iterator[bytes]:
+    while size > 0:
+        piece = bytes(min(size, 1 << 20))
+        size -= len(piece)
+        yield piece
+
+
+def members(read: ReadSome, name: str) -> Iterator[Member]:
+    """The members of a tar stream in their order; `name` is what errors call it. Raises `SourceError`."""
+    source = Source(read, name)
+    common: dict[str, bytes] = {}
+    extended = _Extended(dict(common))
+    while True:
+        block = source.some(_BLOCK)
+        while block and len(block) < _BLOCK:
+            block += source.exactly(_BLOCK - len(block))
+        if not block or block == _ZERO:
+            return
+        size = _header_size(block, source)
+        kind = block[156:157]
+        if kind in (b"x", b"g", b"L", b"K"):
+            _extend(kind, _content(source, size), extended, common, source)
+            continue
+        member, stored = _member(block, kind, size, extended, source)
+        if member is not None:
+            yield member
+            source.skip(member.left)
+        else:
+            source.skip(stored)
+        source.skip(-stored % _BLOCK)
+        extended = _Extended(dict(common))
+
+
+def _content(source: Source, size: int) -> bytes:
+    if size > _MAX_EXTENDED:
+        raise source.bad(f"an extended header of {size} bytes is too large")
+    data = source.exactly(size)
+    source.skip(-size % _BLOCK)
+    return data
+
+
+def _header_size(block: bytes, source: Source) -> int:
+    unsigned = sum(block[:148]) + 256 + sum(block[156:])
+    stored = _number(block[148:156], source)
+    if stored != unsigned:
+        signed = unsigned - 256 * (sum(byte > 127 for byte in block[:148]) + sum(byte > 127 for byte in block[156:]))
+        if stored != signed:
+            raise source.bad("not a tar header (its checksum is wrong)")
+    size = _number(block[124:136], source)
+    if size < 0:
+        raise source.bad("a member has a negative size")
+    return size
+
+
+def _number(data: bytes, source: Source) -> int:
+    """Octal digits, or base 256 where the first bit is set (GNU)."""
+    if data[0] & 0x80:
+        value = int.from_bytes(data, "big") & ((1 << (8 * len(data) - 1)) - 1)
+        if data[0] & 0x40:
+            value -= 1 << (8 * len(data) - 1)
+        return value
+    text = data.strip(b" \0")
+    try:
+        return int(text.split(b"\0")[0] or b"0", 8)
+    except ValueError:
+        raise source.bad("a number in a tar header is not octal") from None
+
+
+def _text(data: bytes) -> bytes:
+    return data.split(b"\0", 1)[0]
+
+
+def _extend(kind: bytes, data: bytes, extended: _Extended, common: dict[str, bytes], source: Source) -> None:
+    if kind == b"L":
+        extended.long_name = _text(data)
+    elif kind == b"K":
+        extended.long_link = _text(data)
+    else:
+        records = dict(_pax_records(data, source))
+        if kind == b"g":
+            common.update(records)
+        extended.records.update(records)
+
+
+def _pax_records(data: bytes, source: Source) -> Iterator[tuple[str, bytes]]:
+    position = 0
+    offsets: list[bytes] = []
+    while position < len(data):
+        space = data.find(b" ", position)
+        digits = data[position:space]
+        if space < 0 or not digits.isdigit() or len(digits) > 8:
+            raise source.bad("a pax record has no length")
+        end = position + int(digits)
+        record = data[space + 1 : end]
+        if end > len(data) or not record.endswith(b"\n") or b"=" not in record:
+            raise source.bad("a pax record is malformed")
+        key, _, value = record[:-1].partition(b"=")
+        if key in (b"GNU.sparse.offset", b"GNU.sparse.numbytes"):
+            offsets.append(value)
+        yield os.fsdecode(key), value
+        position = end
+    if offsets:
+        yield "GNU.sparse.map", b",".join(offsets)
+
+
+def _member(
+    block: bytes, kind: bytes, size: int, extended: _Extended, source: Source
+) -> tuple[Member | None, int]:
+    """(member or None for a type that is passed over, bytes stored for it)."""
+    records = extended.records
+    try:
+        size = int(records["size"]) if "size" in records else size
+        uid = int(records["uid"]) if "uid" in records else _number(block[108:116], source)
+        gid = int(records["gid"]) if "gid" in records else _number(block[116:124], source)
+        mtime = int(float(records["mtime"])) if records.get("mtime") else _number(block[136:148], source)
+    except (ValueError, OverflowError):
+        raise source.bad("a number in a pax record is malformed") from None
+    if size < 0:
+        raise source.bad("a member has a negative size")
+    raw = os.fsdecode(records.get("path") or extended.long_name or _name(block))
+    link = os.fsdecode(records.get("linkpath") or extended.long_link or _text(block[157:257]))
+    what = FILE if kind == b"S" else _KINDS.get(kind)
+    if what is None:
+        return None, size
+    if what == FILE and raw.endswith("/") and kind != b"S":
+        what = DIR
+    sparse, logical, stored = _sparse(block, kind, size, records, source)
+    raw = os.fsdecode(records["GNU.sparse.name"]) if sparse is not None and "GNU.sparse.name" in records else raw
+    has_content = what == FILE
+    entry = Entry(
+        kind=what, mode=_number(block[100:108], source) & 0o7777, uid=uid, gid=gid,
+        size=logical if has_content else 0, mtime=mtime, link=_link(what, link), offset=source.position,
+        major=_number(block[329:337], source) if what in (CHAR, BLOCK) else 0,
+        minor=_number(block[337:345], source) if what in (CHAR, BLOCK) else 0,
+        xattrs=_xattrs(records), sparse=sparse,
+    )  # fmt: skip
+    left = stored if has_content else size
+    return Member(clean(raw), entry, source, left, raw), size
+
+
+def _link(kind: str, link: str) -> str:
+    if kind == HARDLINK:
+        return clean(link)
+    return link if kind == SYMLINK else ""
+
+
+def _name(block: bytes) -> bytes:
+    name = _text(block[:100])
+    if block[257:263] == b"ustar\0":
+        prefix = _text(block[345:500])
+        return prefix + b"/" + name if prefix else name
+    return name
+
+
+def _xattrs(records: dict[str, bytes]) -> dict[str, bytes] | None:
+    found = {key.removeprefix("SCHILY.xattr."): value for key, value in records.items() if key.startswith("SCHILY.xattr.")}
+    return found or None
+
+
+Pieces = tuple[tuple[int, int], ...]
+
+
+def _sparse(
+    block: bytes, kind: bytes, size: int, records: dict[str, bytes], source: Source
+) -> tuple[Pieces | None, int, int]:
+    """(pieces or None, logical size, bytes of content still stored in the stream)."""
+    try:
+        if kind == b"S":
+            pieces = _gnu_sparse_map(block, source)
+            logical = _number(block[483:495], source)
+            return _checked(pieces, logical, size, source), logical, size
+        if records.get("GNU.sparse.major") == b"1":
+            logical = int(records["GNU.sparse.realsize"])
+            before = source.position
+            pieces = _pax_sparse_map(source, size)
+            stored = size - (source.position - before)
+            return _checked(pieces, logical, stored, source), logical, stored
+        if "GNU.sparse.map" in records:
+            numbers = [int(text) for text in records["GNU.sparse.map"].split(b",") if text]
+            pieces = list(zip(numbers[::2], numbers[1::2], strict=False))
+            logical = int(records.get("GNU.sparse.size") or records.get("GNU.sparse.realsize") or b"0")
+            return _checked(pieces, logical, size, source), logical, size
+    except (ValueError, KeyError):
+        raise source.bad("the map of a sparse member is malformed") from None
+    return None, size, size
+
+
+def _checked(pieces: list[tuple[int, int]], logical: int, stored: int, source: Source) -> Pieces:
+    position = 0
+    for offset, length in pieces:
+        if offset < position or length < 0 or offset + length > logical:
+            raise source.bad("the map of a sparse member is malformed")
+        position = offset + length
+    if sum(length for _, length in pieces) != stored:
+        raise source.bad("the map of a sparse member does not fit its size")
+    return tuple(pieces)
+
+
+def _gnu_sparse_map(block: bytes, source: Source) -> list[tuple[int, int]]:
+    pieces: list[tuple[int, int]] = []
+    area, count, more = block[386:482], 4, block[482]
+    while True:
+        for index in range(count):
+            piece = area[24 * index : 24 * index + 24]
+            if piece[:1] == b"\0":
+                break
+            pieces.append((_number(piece[:12], source), _number(piece[12:], source)))
+        if not more:
+            return pieces
+        if len(pieces) > _MAX_MAP // 24:
+            raise source.bad("the map of a sparse member is too large")
+        following = source.exactly(_BLOCK)
+        area, count, more = following[:504], 21, following[504]
+
+
+def _pax_sparse_map(source: Source, size: int) -> list[tuple[int, int]]:
+    """Format 1.0: decimal numbers, one a line, in whole blocks before the content."""
+    text = b""
+    numbers: list[int] = []
+    wanted = 1
+    while len(numbers) < wanted:
+        if len(text) > _MAX_MAP or len(text) >= size:
+            raise ValueError
+        text += source.exactly(_BLOCK)
+        lines = text.split(b"\n")[:-1]
+        numbers = [int(line) for line in lines if line.isdigit()]
+        if numbers:
+            wanted = 1 + 2 * numbers[0]
+    return list(zip(numbers[1:wanted:2], numbers[2:wanted:2], strict=False))
+
+
+def layer_entry(member: Member) -> tuple[str, Entry]:
+    """A member read as part of a layer: whiteout names become whiteouts, the opaque marker an opaque directory.
+
+    Source: OCI image-spec layer.md, "Whiteouts". An opaque marker comes out as a DIR entry with `opaque` whose
+    other fields say nothing (kind DIR, mode -1).
+    """
+    folder, slash, name = member.path.rpartition("/")
+    if name == OPAQUE_NAME:
+        return folder, Entry(DIR, mode=-1, opaque=True)
+    if name.startswith(WHITEOUT_PREFIX):
+        return folder + slash + name.removeprefix(WHITEOUT_PREFIX), Entry(WHITEOUT, mtime=member.entry.mtime)
+    return member.path, member.entry if not member.entry.opaque else copy_of(member.entry, opaque=False)

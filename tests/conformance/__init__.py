@@ -1,0 +1,1 @@
+"""The conformance suite: the same builds by Kiln and by BuildKit, compared."""
