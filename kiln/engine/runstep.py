@@ -82,7 +82,8 @@ class RunStep:
             "mounts": key_of(mounts),
         }
         key = key_of("run", facts, str(self.build.platform), self.build.hosts)
-        return perform(self.build, name(facts), key, self._execute)
+        step = name(facts)
+        return perform(self.build, step, key, lambda: self._execute(step.id))
 
     def _mount_facts(self, mount: Mount) -> list[object]:
         facts: list[object] = [mount.type, mount.target, mount.read_only, mount.env]
@@ -126,10 +127,10 @@ class RunStep:
         items.sort(key=lambda item: item.relative)
         return Selection(files, posixpath.basename(path), tuple(items))
 
-    def _execute(self) -> Result:
+    def _execute(self, step: str) -> Result:
         self._check_machine()
         started = int(time.time())
-        log = _Log(self.build, self.where)
+        log = _Log(self.build, step)
         request = self._request()
         try:
             reply = self.build.helper.run(request, log.write)

@@ -105,7 +105,7 @@ def seconds_of(text: str) -> int:
 
 def scratch(platform: Platform, epoch: int | None) -> State:
     """The empty image."""
-    config = ImageConfig(platform.architecture, platform.os, variant=platform.variant)
+    config = ImageConfig(platform.architecture, platform.os, RunConfig(working_dir="/"), variant=platform.variant)
     return _started(State(config, epoch=epoch))
 
 

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
-import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from kiln.errors import AuthError
+
+if TYPE_CHECKING:
+    from subprocess import CompletedProcess
 
 SECONDS = 30.0
 TOKEN_USER = "<token>"
@@ -69,7 +71,10 @@ class Helper:
     def _program(self) -> str:
         return f"docker-credential-{self.name}"
 
-    def _run(self, verb: str, data: bytes) -> subprocess.CompletedProcess[bytes]:
+    def _run(self, verb: str, data: bytes) -> CompletedProcess[bytes]:
+        import shutil
+        import subprocess
+
         path = (
             shutil.which(self._program, path=self.environment.get("PATH", os.defpath))
             if _NAME.match(self.name)
@@ -93,7 +98,7 @@ class Helper:
             )
             raise AuthError(f"{self._program} {verb} {why}", where=self.place) from bad
 
-    def _failed(self, verb: str, done: subprocess.CompletedProcess[bytes]) -> AuthError:
+    def _failed(self, verb: str, done: CompletedProcess[bytes]) -> AuthError:
         """Only stderr's and, for `get`, stdout's first line are shown: a failing `store` might repeat its input."""
         from kiln.registry.faults import printable
 

@@ -106,6 +106,8 @@ class Layers:
 
     def tree(self, diff_ids: tuple[str, ...], descriptors: tuple[Descriptor, ...]) -> Tree:
         """The merged file system of a stack of layers, base first. Shared: not to be changed by who gets it."""
+        if not diff_ids:
+            return Tree()
         chains = [chain_id(diff_ids[:count]) for count in range(len(diff_ids) + 1)]
         with self._tree_lock:
             start = next(count for count in range(len(chains) - 1, -1, -1) if count == 0 or chains[count] in self._trees)

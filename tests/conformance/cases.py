@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import errno
 import functools
 import re
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -112,7 +114,7 @@ def served(case: Case) -> Iterator[None]:
     if not case.http:
         yield
         return
-    server = ThreadingHTTPServer(("127.0.0.1", HTTP_PORT), _handler(case.http))
+    server = _server(_handler(case.http))
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
     try:
@@ -121,6 +123,18 @@ def served(case: Case) -> Iterator[None]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def _server(handler: type[BaseHTTPRequestHandler]) -> ThreadingHTTPServer:
+    """A server at the fixed port, as soon as another test process has left it. Raises OSError when none does."""
+    for _ in range(600):
+        try:
+            return ThreadingHTTPServer(("127.0.0.1", HTTP_PORT), handler)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+            time.sleep(0.1)
+    return ThreadingHTTPServer(("127.0.0.1", HTTP_PORT), handler)
 
 
 def _load(path: Path) -> Iterator[Case]:

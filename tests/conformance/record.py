@@ -138,6 +138,8 @@ def _daemon(root: Path, scratch: Path) -> Iterator[str]:
     finally:
         process.terminate()
         process.wait(timeout=60)
+        # The daemon mounts its data folder upon itself and leaves that so, which would keep the folder from being removed.
+        subprocess.run(["umount", str(scratch / "data")], capture_output=True, check=False)
 
 
 def _wait_for(path: Path) -> None:

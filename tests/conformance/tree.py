@@ -18,7 +18,7 @@ import lzma
 import os
 import socket
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +61,7 @@ def generated(size: int) -> bytes:
     return (line * (size // len(line) + 1))[:size]
 
 
-def archive(members: list[Mapping[str, Any]], compression: str) -> bytes:
+def archive(members: Sequence[Mapping[str, Any]], compression: str) -> bytes:
     """A pax archive of the members, in their order; gzip stores only, so that its bytes do not depend on the zlib in use."""
     plain = io.BytesIO()
     with tarfile.open(fileobj=plain, mode="w", format=tarfile.PAX_FORMAT) as out:

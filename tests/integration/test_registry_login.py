@@ -137,6 +137,10 @@ def test_token_for_a_mount(token_registry, token_service, clients, blobs, logged
     second = Reference(token_registry.host, "team/mounted")
     assert clients().upload_blob(second, layer, lambda _: iter(()), ["team/base"]) == "mounted"
     assert token_service.asked[-1][2] == (pull_scope("team/base"), push_scope("team/mounted"))
+    mounts = [
+        line for line in token_registry.log().splitlines() if '"POST /v2/team/mounted/blobs/uploads/?mount=' in line
+    ]
+    assert [line.partition('HTTP/1.1" ')[2][:3] for line in mounts] == ["201"]  # the right token at the first try
 
 
 def test_token_without_the_rights_to_the_source(token_registry, token_service, clients, blobs, logged_in, monkeypatch):

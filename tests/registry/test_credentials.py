@@ -183,6 +183,17 @@ def test_helper_that_is_missing(folder, credentials, name):
     assert "credsStore" in caught.value.hint
 
 
+def test_helper_is_never_a_path(folder, tmp_path, credentials, monkeypatch):
+    program = tmp_path / "docker-credential-x" / "evil"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\necho '{}'\n")
+    program.chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    write(folder, {"credsStore": "x/evil"})
+    with pytest.raises(AuthError, match="is not installed"):
+        credentials.find("reg.test")
+
+
 def test_helper_that_hangs(folder, tmp_path, credentials, helper, monkeypatch):
     monkeypatch.setattr("kiln.registry.helper.SECONDS", 0.2)
     (tmp_path / "bin" / "docker-credential-test").write_text("#!/bin/sh\nexec /bin/sleep 20\n")
