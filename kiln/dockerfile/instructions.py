@@ -116,7 +116,6 @@ class Run(Instruction):
     heredocs: tuple[Heredoc, ...] = ()
     mount_texts: tuple[str, ...] = ()
     network: str = ""
-    security: str = ""
 
     def mounts(self, expander: Expander) -> tuple[Mount, ...]:
         """The mounts with variables replaced; raises `DockerfileError`."""
@@ -364,13 +363,9 @@ def _shell_or_json(rest: str) -> tuple[tuple[str, ...], bool]:
 
 
 def _read_run(statement: Statement, escape: str) -> Instruction:
-    flags = read_flags(statement, strings=("network", "security"), lists=("mount", "device"))
-    if flags.lists.get("device"):
-        raise ValueError("RUN --device is not supported: it needs a device specification on the builder")
+    flags = read_flags(statement, strings=("network",), lists=("mount",))
     if flags.text("network") not in ("", "default", "none", "host"):
         raise ValueError(f'network mode "{flags.text("network")}" is not supported (one of default, none, host)')
-    if flags.text("security") not in ("", "sandbox", "insecure"):
-        raise ValueError(f'security mode "{flags.text("security")}" is not supported (one of sandbox, insecure)')
     args, shell = _shell_or_json(statement.rest)
     for text in flags.lists.get("mount", ()):
         _check_mount_early(text)
@@ -381,7 +376,6 @@ def _read_run(statement: Statement, escape: str) -> Instruction:
         heredocs=statement.heredocs,
         mount_texts=tuple(flags.lists.get("mount", ())),
         network=flags.text("network"),
-        security=flags.text("security"),
     )
 
 

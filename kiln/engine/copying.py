@@ -20,20 +20,29 @@ from kiln.store.layers import tar_content
 from kiln.store.tree import resolve
 
 
+Beneath = Callable[[str], Written | None]
+
+
 @dataclass(frozen=True, slots=True)
 class Look:
     """What the copied files shall look like: owner (None: as at the source) and mode (None: as at the source)."""
 
     owner: Owner | None = None
     mode: Change | None = None
+    symbolic: bool = False
 
     def of(self, entry: Entry, time: int) -> Entry:
         """The entry with owner and mode changed, and the time set."""
         uid, gid = self.owner or (entry.uid, entry.gid)
-        mode = entry.mode
+        mode = entry.mode if entry.kind != SYMLINK else 0o777
         if self.mode is not None and entry.kind != SYMLINK:
             mode = self.mode(entry.mode, entry.kind == DIR)
         return copy_of(entry, uid=uid, gid=gid, mode=mode, mtime=time, offset=-1, opaque=False)
+
+    @property
+    def folder_mode(self) -> int:
+        """The mode of folders that are made for the destination: an octal `--chmod` reaches them through a umask."""
+        return 0o755 if self.mode is None or self.symbolic else self.mode(0o755, True) & 0o777 & ~0o022
 
 
 def put_selection(edit: Edit, selection: Selection, destination: str, look: Look) -> None:
@@ -49,17 +58,17 @@ def put_selection(edit: Edit, selection: Selection, destination: str, look: Look
 def _target(edit: Edit, selection: Selection, destination: str, look: Look) -> str:
     """Where the selection's root goes; the folders above it are made."""
     folder, _, name = destination.rpartition("/")
-    edit.mkdirs(edit.resolve(destination if name in ("", ".") else folder), look.owner)
+    edit.mkdirs(edit.resolve(destination if name in ("", ".") else folder), look.owner, look.folder_mode)
     target = edit.resolve(destination)
     if selection.root.kind == DIR:
         if edit.get(target) is None:
-            edit.mkdirs(target, look.owner)
+            edit.mkdirs(target, look.owner, look.folder_mode)
         elif not edit.is_dir(target):
             raise SourceError(f"cannot copy to non-directory: /{target}", hint="Name another destination.")
         return target
     if edit.is_dir(target):
         target = posixpath.join(target, selection.name)
-    edit.mkdirs(parent(target), look.owner)
+    edit.mkdirs(parent(target), look.owner, look.folder_mode)
     return target
 
 
@@ -81,7 +90,7 @@ def _put_item(edit: Edit, selection: Selection, item: Item, target: str, look: L
         Written(
             copy_of(look.of(entry, edit.time), digest=digest),
             content=_content(files, item.path, entry),
-            inode=(id(links), inode) if inode is not None else None,
+            inode=(links, inode) if inode is not None else None,
             learned=_learner(files, item.path),
         ),
     )
@@ -98,11 +107,11 @@ def _learner(files: Files, path: str) -> Callable[[str], None]:
 def put_bytes(edit: Edit, name: str, data: bytes, destination: str, look: Look) -> None:
     """Copies an inline file called `name` to `destination`."""
     folder, _, last = destination.rpartition("/")
-    edit.mkdirs(edit.resolve(destination if last in ("", ".") else folder), look.owner)
+    edit.mkdirs(edit.resolve(destination if last in ("", ".") else folder), look.owner, look.folder_mode)
     target = edit.resolve(destination)
     if edit.is_dir(target):
         target = posixpath.join(target, name)
-    edit.mkdirs(parent(target), look.owner)
+    edit.mkdirs(parent(target), look.owner, look.folder_mode)
     entry = look.of(Entry(FILE, mode=0o644, size=len(data)), edit.time)
     edit.put(target, Written(entry, content=lambda: iter((data,) if data else ())))
 
@@ -123,8 +132,11 @@ def _members(stream: Iterator[bytes], path: str) -> Iterator[tarread.Member]:
     return tarread.members(inflater.read, f"/{path}")
 
 
-def unpack(edit: Edit, selection: Selection, destination: str, look: Look, spool: Path) -> None:
+def unpack(
+    edit: Edit, selection: Selection, destination: str, look: Look, spool: Path, beneath: Beneath
+) -> None:
     """Puts the members of an archive below `destination`; their content waits, uncompressed, in the file `spool`.
+    `beneath` gives a file of the layers below, for hard links to it.
 
     Names and links stay inside the destination. Raises `SourceError`.
     """
@@ -141,28 +153,42 @@ def unpack(edit: Edit, selection: Selection, destination: str, look: Look, spool
 
         for member in tarread.members(read, f"/{item.path}"):
             if member.path:
-                _unpack_member(edit, target, member, look, spool)
+                _unpack_member(edit, target, member, look, spool, beneath)
 
 
 def _reader(stream: Iterator[bytes]) -> Callable[[int], bytes]:
     return lambda _: next(stream, b"")
 
 
-def _unpack_member(edit: Edit, target: str, member: tarread.Member, look: Look, spool: Path) -> None:
+def _check_name(member: tarread.Member) -> None:
+    """A name that leaves the destination is refused; an absolute one means the destination's root."""
+    if posixpath.normpath(member.raw_name).split("/")[0] == "..":
+        raise SourceError(f'invalid entry name "{member.raw_name}" in the archive: it leaves the destination')
+
+
+def _unpack_member(
+    edit: Edit, target: str, member: tarread.Member, look: Look, spool: Path, beneath: Beneath
+) -> None:
     def below(path: str) -> str:
         return f"{target}/{path}".strip("/")
 
-    folder = below(resolve(lambda path: edit.get(below(path)), parent(member.path)))
+    _check_name(member)
+    folder = below(resolve(lambda path: edit.get(below(path)), parent(member.path), strict=True))
     edit.mkdirs(folder, None)
     path = posixpath.join(folder, posixpath.basename(member.path))
     entry = copy_of(member.entry, opaque=False, sparse=None)
+    if entry.kind == SYMLINK:
+        entry = copy_of(entry, mode=0o777)
     if look.owner is not None:
         entry = copy_of(entry, uid=look.owner.uid, gid=look.owner.gid)
     if entry.kind == HARDLINK:
-        linked = edit.written(below(entry.link))
+        linked = edit.written(below(entry.link)) or beneath(below(entry.link))
         if linked is None:
-            raise SourceError(f"the archive has a hard link {member.path} to {entry.link}, which it does not hold")
-        edit.replace(path, linked)
+            raise SourceError(f"the archive has a hard link {member.path} to {entry.link}, which does not exist")
+        facts = {"uid": entry.uid, "gid": entry.gid, "mtime": entry.mtime}
+        if linked.entry.kind != SYMLINK:
+            facts["mode"] = entry.mode
+        edit.replace(path, edit.relink(linked, copy_of(linked.entry, **facts)))
         return
-    inode = (str(spool), member.entry.offset) if entry.kind == FILE else None
+    inode = (str(spool), member.entry.offset) if entry.kind in (FILE, SYMLINK) else None
     edit.replace(path, Written(entry, content=lambda: tar_content(spool, member.entry), inode=inode))

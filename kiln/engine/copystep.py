@@ -9,10 +9,11 @@ import secrets
 from collections.abc import Callable
 from pathlib import Path
 
-from kiln.dockerfile.instructions import Copy
+from kiln import events
+from kiln.dockerfile.instructions import Copy, Stage
 from kiln.engine.build import Build, key_of, safe
 from kiln.engine.copying import Look, is_archive, put_bytes, put_selection, unpack
-from kiln.engine.edit import Edit
+from kiln.engine.edit import Edit, Written
 from kiln.engine.fileindex import FileIndex
 from kiln.engine.files import Files, FolderFiles
 from kiln.engine.modes import parse_mode
@@ -21,7 +22,7 @@ from kiln.engine.state import State
 from kiln.engine.step import Result, Step, perform
 from kiln.engine.users import Owner, owner_of
 from kiln.errors import DockerfileError, KilnError
-from kiln.store.entry import Entry, copy_of
+from kiln.store.entry import FILE, SYMLINK, Entry, copy_of
 from kiln.store.files import read_whole, write_whole
 from kiln.store.layer import Layer
 from kiln.store.tree import Tree
@@ -41,7 +42,11 @@ class CopyStep:
     def _owner(self) -> Owner | None:
         if not self.copy.chown:
             return None
-        return owner_of(self.copy.chown, lambda path: self.build.read_small(self.state, path))
+        owner = owner_of(self.copy.chown, lambda path: self.build.read_small(self.state, path))
+        if owner.unknown:
+            message = f"--chown={self.copy.chown}: the image has no {owner.unknown}, the files get owner 0"
+            self.build.say(events.Warned(time=events.now(), message=message, where=self.place))
+        return owner.owner
 
     def _destination(self) -> str:
         """Absolute, without the leading slash; a slash at the end stays (it says: a folder)."""
@@ -137,12 +142,14 @@ class CopyStep:
     def _make(self, selections: list[Selection]) -> Result:
         tree = Tree() if self.copy.link else self.build.tree(self.state.stack)
         edit = Edit(tree, self.build.time)
-        look = Look(self.owner, self.mode)
+        look = Look(self.owner, self.mode, symbolic=not self.copy.chmod.isdigit())
         spools: list[Path] = []
         try:
             for selection in selections:
                 self._put(edit, selection, look, spools)
             for document in self.copy.heredocs:
+                if "/" in document.name.strip("/"):
+                    raise DockerfileError(f"the inline file cannot be called {document.name}: it names a folder")
                 put_bytes(edit, document.name, document.text.encode("utf-8", "surrogateescape"), self.destination, look)
             return Result(write_layer(self.build, edit))
         except KilnError as bad:
@@ -151,13 +158,31 @@ class CopyStep:
             for spool in spools:
                 spool.unlink(missing_ok=True)
 
+    def _beneath(self, path: str) -> Written | None:
+        """A file of the layers below, as something to be written again under another name."""
+        node = self.build.tree(self.state.stack).node(path)
+        if node is None or node.entry.kind not in (FILE, SYMLINK):
+            return None
+        chunks = self.build.store.layers.chunks
+        return Written(node.entry, content=lambda: chunks(node.diff_id, node.entry))
+
     def _put(self, edit: Edit, selection: Selection, look: Look, spools: list[Path]) -> None:
         wanted = self.copy.unpack if self.copy.unpack is not None else self.copy.is_add and not selection.remote
         if wanted and is_archive(selection):
             spools.append(self.build.store.scratch / f"spool-{secrets.token_hex(8)}")
-            unpack(edit, selection, self.destination, look, spools[-1])
+            unpack(edit, selection, self.destination, look, spools[-1], self._beneath)
         else:
             put_selection(edit, selection, self.destination, look)
+
+
+def folder_base(build: Build, base: State, files: Files, stage: Stage) -> State:
+    """A state whose one layer holds everything of some files."""
+    place = stage.place
+    copy = Copy(keyword="COPY", code=f"FROM {stage.base}", place=place, sources=("/",), destination="/")
+    step = CopyStep(build, base, copy, files, str(place))
+    identity = f"{build.prefix}{stage.index}.0"
+    result = step.run(lambda facts: Step(identity, f"[{stage.title}] FROM {stage.base}", str(place), False, facts), fresh=False)
+    return base.with_layer(result.layer, 0).with_history(f"COPY . / # {stage.base}", layer=True)
 
 
 def _with_mode(entry: Entry, mode: int) -> Entry:
@@ -194,4 +219,4 @@ def workdir_step(build: Build, state: State, path: str, step: Step, place: str) 
 
 def _workdir_owner(build: Build, state: State) -> Owner | None:
     user = state.run.user
-    return owner_of(user, lambda path: build.read_small(state, path)) if user else None
+    return owner_of(user, lambda path: build.read_small(state, path)).owner if user else None

@@ -7,11 +7,11 @@ not replace a folder nor a folder a file.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kiln.engine.users import Owner
 from kiln.errors import SourceError
-from kiln.store.entry import DIR, FILE, HARDLINK, Entry, copy_of, parent, parents
+from kiln.store.entry import DIR, FILE, HARDLINK, SYMLINK, Entry, copy_of, parent, parents
 from kiln.store.layer import LayerWriter
 from kiln.store.tree import Tree, resolve
 
@@ -60,12 +60,15 @@ class Edit:
         return entry is not None and entry.kind == DIR
 
     def mkdirs(self, path: str, owner: Owner | None, mode: int = 0o755) -> None:
-        """Makes a folder and those above it; existing ones keep what they are. Raises `SourceError`."""
+        """Makes a folder and those above it; existing ones keep what they are. A folder made in one with the setgid
+        bit takes over the bit and the group, as mkdir(2) has it. Raises `SourceError`."""
         for folder in [*parents(path), path]:
             entry = self.get(folder)
             if entry is None:
-                uid, gid = owner or (0, 0)
-                self._written[folder] = Written(Entry(DIR, mode=mode, uid=uid, gid=gid, mtime=self.time))
+                above = self.get(parent(folder))
+                setgid = 0o2000 if above is not None and above.mode & 0o2000 else 0
+                uid, gid = owner or (0, above.gid if above is not None and setgid else 0)
+                self._written[folder] = Written(Entry(DIR, mode=mode | setgid, uid=uid, gid=gid, mtime=self.time))
             elif entry.kind != DIR:
                 raise SourceError(f"cannot make the folder /{path}: /{folder} is a {entry.kind}")
 
@@ -89,6 +92,14 @@ class Edit:
         self._hidden.add(path + "/")
         for known in [name for name in self._written if name.startswith(path + "/")]:
             del self._written[known]
+
+    def relink(self, written: Written, entry: Entry) -> Written:
+        """A hard link in an archive has metadata of its own, which becomes that of the file under all its names."""
+        changed = replace(written, entry=entry)
+        for path, other in self._written.items():
+            if other.inode is not None and other.inode == written.inode:
+                self._written[path] = changed
+        return changed
 
     def written(self, path: str) -> Written | None:
         """What was written at a path, or None."""
@@ -121,7 +132,7 @@ class Edit:
 
 def _write_one(layer: LayerWriter, path: str, written: Written, first: dict[object, str]) -> None:
     entry = written.entry
-    if entry.kind == FILE and written.inode is not None:
+    if entry.kind in (FILE, SYMLINK) and written.inode is not None:
         if written.inode in first:
             layer.add(path, copy_of(entry, kind=HARDLINK, link=first[written.inode], size=0, digest="", xattrs=None))
             return

@@ -8,6 +8,7 @@ from concurrent.futures import Future
 from kiln.dockerfile.instructions import Instruction, Program
 from kiln.engine import state as states
 from kiln.engine.build import Build
+from kiln.engine.copystep import folder_base
 from kiln.engine.files import Files
 from kiln.engine.stage import Neighbours, StageRun
 from kiln.engine.state import State
@@ -84,13 +85,11 @@ class _Execution:
         return self._as_state(self._named(vertex.base.name, vertex.platform, where), vertex)
 
     def _as_state(self, found: State | Files, vertex: Vertex) -> State:
+        """A folder given as a named context becomes a base of one layer."""
         if isinstance(found, State):
             return found
-        raise DockerfileError(
-            "a folder given with --build-context cannot be the base of a stage",
-            where=str(vertex.stage.place),
-            hint="Begin with FROM scratch and COPY --from it, or give an image.",
-        )
+        base = states.scratch(vertex.platform, self.build.epoch)
+        return folder_base(self.build, base, found, vertex.stage)
 
     def _wait(self, number: int) -> State:
         try:

@@ -19,7 +19,7 @@ from kiln.store.layers import Layers
 _CHUNK = 1 << 20
 _KINDS = {
     stat.S_IFREG: FILE, stat.S_IFDIR: DIR, stat.S_IFLNK: SYMLINK, stat.S_IFCHR: CHAR, stat.S_IFBLK: BLOCK,
-    stat.S_IFIFO: FIFO,
+    stat.S_IFIFO: FIFO, stat.S_IFSOCK: FILE,
 }  # fmt: skip
 
 
@@ -77,7 +77,7 @@ class FolderFiles:
         self._stats[path] = info
         device = kind in (CHAR, BLOCK)
         return Entry(
-            kind, mode=stat.S_IMODE(info.st_mode) if kind != SYMLINK else 0o777,
+            kind, mode=0o777 if kind == SYMLINK else 0o644 if stat.S_ISSOCK(info.st_mode) else stat.S_IMODE(info.st_mode),
             size=info.st_size if kind == FILE else 0, link=os.readlink(full) if kind == SYMLINK else "",
             major=os.major(info.st_rdev) if device else 0, minor=os.minor(info.st_rdev) if device else 0,
             xattrs=_xattrs(full) if kind in (FILE, DIR) else None,
@@ -91,6 +91,8 @@ class FolderFiles:
             raise SourceError(f"the folder cannot be read: {bad.strerror}", where=full, hint="Check its permissions.") from bad
 
     def chunks(self, path: str, entry: Entry) -> Iterator[bytes]:
+        if stat.S_ISSOCK(self._stats[path].st_mode):
+            return
         fd = self._open(path)
         try:
             if not self._index.same(os.fstat(fd), self._stats[path]):
@@ -136,7 +138,7 @@ def _xattrs(full: str) -> dict[str, bytes] | None:
         return None
     found = {}
     for name in names:
-        if name.startswith("user.") or name == "security.capability":
+        if name.startswith("user."):
             try:
                 found[name] = os.getxattr(full, name, follow_symlinks=False)
             except OSError:

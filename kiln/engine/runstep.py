@@ -77,7 +77,7 @@ class RunStep:
         state = self.state
         facts = {
             "parent": state.chain,
-            "instruction": key_of([safe(word) for word in self.argv], self.script, self.run_instruction.security),
+            "instruction": key_of([safe(word) for word in self.argv], self.script),
             "environment": key_of([safe(word) for word in env], state.run.working_dir, state.run.user, self.network),
             "mounts": key_of(mounts),
         }
@@ -182,14 +182,14 @@ class RunStep:
         except DockerfileError as bad:
             raise bad.at(self.where) from None
         scratch = self.build.store.scratch
-        wishes = [wish for mount in self.mounts for wish in [self._wish(mount)] if wish is not None]
+        wishes = [wish for mount in self.mounts for wish in self._wishes(mount)]
         if self.script:
             wishes.append(self._script_wish())
         return wire.RunRequest(
             id=f"kiln-{secrets.token_hex(8)}", store=str(self.build.store.root), scratch=str(scratch), stack=state.stack,
             args=tuple(self.argv), env=tuple(self._environment()), cwd=state.run.working_dir or "/", uid=who.uid,
             gid=who.gid, groups=who.groups, network="none" if self.network == "none" else "host",
-            insecure=self.run_instruction.security == "insecure", runtime=self.build.runtime, mounts=tuple(wishes),
+            runtime=self.build.runtime, mounts=tuple(wishes),
             compression=self.build.compression, resolv_conf=self._resolv_conf(), hosts=self._hosts(), debug=self.build.debug,
         )  # fmt: skip
 
@@ -224,9 +224,12 @@ class RunStep:
             path.chmod(0o644)
         return str(path)
 
-    def _wish(self, mount: Mount) -> wire.MountWish | None:
-        maker = {"bind": self._bind, "cache": self._cache, "tmpfs": self._tmpfs, "secret": self._secret, "ssh": self._agent}
-        return maker[mount.type](mount)
+    def _wishes(self, mount: Mount) -> list[wire.MountWish]:
+        if mount.type == "secret":
+            return self._secret(mount)
+        maker = {"bind": self._bind, "cache": self._cache, "tmpfs": self._tmpfs, "ssh": self._agent}
+        wish = maker[mount.type](mount)
+        return [] if wish is None else [wish]
 
     def _target(self, mount: Mount) -> str:
         target = posixpath.normpath(posixpath.join("/", self.state.run.working_dir or "/", mount.target))
@@ -282,16 +285,20 @@ class RunStep:
     def _tmpfs(self, mount: Mount) -> wire.MountWish:
         return wire.MountWish("tmpfs", self._target(mount), size=mount.size, writable=True)
 
-    def _secret(self, mount: Mount) -> wire.MountWish | None:
+    def _secret(self, mount: Mount) -> list[wire.MountWish]:
         identity = mount.id or mount.source or posixpath.basename(mount.target)
         secret = self.build.secrets.get(identity)
         if secret is None:
             if mount.required:
                 raise DockerfileError(f"secret {identity}: not found", where=self.where, hint=f"Give it with --secret id={identity},src=FILE.")
-            return None
+            return [wire.MountWish("env", mount.env)] if mount.env else []
         data = self.build.doors.secret(secret)
-        if mount.env and not mount.target:
-            return wire.MountWish("env", mount.env, data=data)
+        if mount.env:
+            wishes = [wire.MountWish("env", mount.env, data=data)]
+            return wishes + ([self._secret_file(mount, identity, data)] if mount.target else [])
+        return [self._secret_file(mount, identity, data)]
+
+    def _secret_file(self, mount: Mount, identity: str, data: bytes) -> wire.MountWish:
         return wire.MountWish(
             "secret", self._target_or(mount, f"/run/secrets/{posixpath.basename(identity)}"), data=data,
             mode=0o400 if mount.mode is None else mount.mode, uid=mount.uid or 0, gid=mount.gid or 0,
@@ -316,8 +323,9 @@ class RunStep:
 def agent_environment(mounts: tuple[Mount, ...], build: Build) -> dict[str, str]:
     """SSH_AUTH_SOCK for the first ssh mount, as BuildKit sets it."""
     for mount in mounts:
-        if mount.type == "ssh" and (mount.id or "default") in build.ssh:
-            index = sorted(build.ssh).index(mount.id or "default")
+        if mount.type == "ssh":
+            names = sorted(build.ssh)
+            index = names.index(mount.id or "default") if (mount.id or "default") in names else 0
             return {"SSH_AUTH_SOCK": mount.target or f"/run/buildkit/ssh_agent.{index}"}
     return {}
 

@@ -85,7 +85,6 @@ class Command:
     mounts: tuple[Mount, ...] = ()
     resolv_conf: str = ""
     hosts: str = ""
-    insecure: bool = False
     terminal: bool = False
     seccomp: dict[str, Any] = field(default_factory=dict)
 
@@ -276,11 +275,8 @@ def runtime_config(command: Command, rootfs: str, mounts: list[dict[str, Any]]) 
     }
     if command.overlay == "trusted":
         linux["cgroupsPath"] = f"/kiln/{command.id}"
-    if command.seccomp and not command.insecure:
+    if command.seccomp:
         linux["seccomp"] = command.seccomp
-    if command.insecure:
-        linux |= {"maskedPaths": [], "readonlyPaths": [], "resources": {"devices": [{"allow": True, "access": "rwm"}]}}
-        capabilities = list(_ALL_CAPABILITIES)
     return {
         "ociVersion": "1.0.2",
         "hostname": command.hostname,
@@ -297,17 +293,6 @@ def runtime_config(command: Command, rootfs: str, mounts: list[dict[str, Any]]) 
         "mounts": _standard_mounts(command) + mounts,
         "linux": linux,
     }
-
-
-_ALL_CAPABILITIES = CAPABILITIES + tuple(
-    f"CAP_{name}"
-    for name in (
-        "DAC_READ_SEARCH", "LINUX_IMMUTABLE", "NET_BROADCAST", "NET_ADMIN", "IPC_LOCK", "IPC_OWNER", "SYS_MODULE",
-        "SYS_RAWIO", "SYS_PTRACE", "SYS_PACCT", "SYS_ADMIN", "SYS_BOOT", "SYS_NICE", "SYS_RESOURCE", "SYS_TIME",
-        "SYS_TTY_CONFIG", "LEASE", "AUDIT_CONTROL", "MAC_OVERRIDE", "MAC_ADMIN", "SYSLOG", "WAKE_ALARM", "BLOCK_SUSPEND",
-        "AUDIT_READ",
-    )
-)  # fmt: skip
 
 
 def _device(kind: str, major: int | None, minor: int | None, access: str) -> dict[str, Any]:

@@ -99,8 +99,6 @@ def _one(files: Files, path: str, source: str, excluded: Matcher) -> Selection:
     items = [Item("", real, entry)]
     if entry.kind == DIR:
         items += _below(files, real, "", excluded, None)
-    elif excluded and excluded.matches(posixpath.basename(path)):
-        items = []
     return Selection(files, posixpath.basename(path), tuple(items))
 
 
@@ -127,6 +125,8 @@ def _glob(files: Files, pattern: str) -> list[str]:
     parts = pattern.split("/")
     first = next(index for index, part in enumerate(parts) if has_wildcard(part))
     base = resolve(files.get, "/".join(parts[:first]))
+    if files.get(base) is None:
+        raise _missing(files, base, pattern)
     paths = [base]
     for index, part in enumerate(parts[first:], first):
         paths = [

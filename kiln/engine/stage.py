@@ -133,7 +133,7 @@ class StageRun:
         if path == "/":
             return state.with_history(f"WORKDIR {path}")
         step = self._step(item, f"WORKDIR {path}")({"parent": state.chain, "instruction": path})
-        result = workdir_step(self.build, state, path.lstrip("/"), step, str(item.place))
+        result = workdir_step(self.build, state, path.strip("/"), step, str(item.place))
         return state.with_layer(result.layer, result.created).with_history(f"WORKDIR {path}", layer=True)
 
     def _copy(self, state: State, item: Copy) -> State:

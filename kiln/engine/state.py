@@ -166,7 +166,7 @@ def apply_command(state: State, instruction: Command) -> State:
         return state.with_run(shell=args).with_history(f"SHELL [{' '.join(args)}]")
     line = f"{instruction.name} {quote_list(args)}"
     if instruction.name == "CMD":
-        return replace(state.with_run(cmd=args, args_escaped=True), cmd_set=True).with_history(line)
+        return replace(state.with_run(cmd=args or None, args_escaped=True), cmd_set=True).with_history(line)
     state = state.with_run(entrypoint=args or None)
     if not state.cmd_set:
         state = state.with_run(cmd=None)
@@ -219,7 +219,7 @@ def apply_words(state: State, instruction: Words, escape: str) -> State:
     except (WordError, ValueError) as bad:
         raise DockerfileError(str(bad), where=str(instruction.place)) from None
     exposed: dict[str, dict[str, object]] = {**(state.run.exposed_ports or {}), **{port: {} for port in ports}}
-    return state.with_run(exposed_ports=exposed).with_history(f"EXPOSE [{' '.join(ports)}]")
+    return state.with_run(exposed_ports=exposed or None).with_history(f"EXPOSE [{' '.join(ports)}]")
 
 
 def apply_text(state: State, instruction: Text) -> State:
@@ -234,7 +234,7 @@ def apply_text(state: State, instruction: Text) -> State:
 
 def _is_signal(text: str) -> bool:
     if text.isdigit():
-        return 0 < int(text) <= 64
+        return int(text) > 0
     name = text.upper().removeprefix("SIG")
     return f"SIG{name}" in signal.Signals.__members__ or name.startswith(("RTMIN+", "RTMAX-")) or name in ("RTMIN", "RTMAX")
 
@@ -245,5 +245,6 @@ def apply_onbuild(state: State, instruction: OnBuild) -> State:
 
 
 def new_workdir(state: State, path: str) -> str:
-    """The working directory that WORKDIR path gives."""
-    return posixpath.normpath(posixpath.join("/", state.run.working_dir or "/", path)).replace("//", "/")
+    """The working directory that WORKDIR path gives; a slash at its end stays."""
+    joined = posixpath.normpath(posixpath.join("/", state.run.working_dir or "/", path)).replace("//", "/")
+    return f"{joined}/" if path.endswith("/") and joined != "/" else joined

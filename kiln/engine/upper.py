@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 from collections.abc import Callable, Iterator
@@ -9,7 +10,7 @@ from pathlib import Path
 
 from kiln.store.entry import BLOCK, CHAR, DIR, FIFO, FILE, HARDLINK, SYMLINK, WHITEOUT, Entry, parents
 from kiln.store.layer import LayerWriter
-from kiln.store.tree import Tree
+from kiln.store.tree import Tree, resolve
 
 _CHUNK = 1 << 20
 _KINDS = {stat.S_IFREG: FILE, stat.S_IFLNK: SYMLINK, stat.S_IFCHR: CHAR, stat.S_IFBLK: BLOCK, stat.S_IFIFO: FIFO}
@@ -39,7 +40,7 @@ class _Walk:
         return self._lower
 
     def run(self, stubs: set[str]) -> None:
-        for path in sorted(stubs, reverse=True):
+        for path in sorted({place for stub in stubs for place in (stub, resolve(self.lower().get, stub))}, reverse=True):
             self._drop_stub(path)
         self._folder("")
 
@@ -112,6 +113,8 @@ class _Walk:
         kind = _KINDS.get(stat.S_IFMT(info.st_mode))
         if kind is None:
             return
+        if kind == FILE and self._untouched(path, full, info):
+            return
         self._flush(path)
         if kind == CHAR and info.st_rdev == 0:
             self.writer.add(path, Entry(WHITEOUT))
@@ -129,6 +132,20 @@ class _Walk:
                 self.writer.add(path, Entry(HARDLINK, mode=entry.mode, uid=entry.uid, gid=entry.gid, mtime=entry.mtime, link=known))
                 return
         self.writer.add(path, entry, _read(full) if kind == FILE else ())
+
+    def _untouched(self, path: str, full: str, info: os.stat_result) -> bool:
+        """Whether overlayfs only copied a file up: all that shows of it, and its content, is as below."""
+        below = self.lower().get(path)
+        if below is None or (below.kind, below.mode, below.uid, below.gid, below.size, below.mtime) != (
+            FILE, stat.S_IMODE(info.st_mode), info.st_uid, info.st_gid, info.st_size, int(info.st_mtime),
+        ):  # fmt: skip
+            return False
+        if below.xattrs != self._public(self._xattrs(full)):
+            return False
+        content = hashlib.sha256()
+        for chunk in _read(full):
+            content.update(chunk)
+        return content.hexdigest() == below.digest
 
     def _xattrs(self, full: str) -> dict[str, bytes]:
         try:

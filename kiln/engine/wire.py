@@ -49,7 +49,6 @@ class RunRequest(msgspec.Struct, frozen=True, tag="run"):
     gid: int
     groups: tuple[int, ...]
     network: str
-    insecure: bool
     runtime: str
     mounts: tuple[MountWish, ...]
     compression: Compression

@@ -165,7 +165,7 @@ class _Step:
             groups=request.groups, lowers=self._lowers(request.stack), upper=str(self.folder / "upper"),
             work=str(self.folder / "work"), bundle=str(self.folder / "bundle"), runtime=request.runtime,
             overlay=self.overlay, network=request.network, mounts=tuple(self._mount(wish) for wish in request.mounts),
-            resolv_conf=request.resolv_conf, hosts=request.hosts, insecure=request.insecure, seccomp=seccomp.profile(),
+            resolv_conf=request.resolv_conf, hosts=request.hosts, seccomp=seccomp.profile(),
         )  # fmt: skip
 
     def _lowers(self, stack: wire.Stack) -> tuple[str, ...]:
@@ -174,7 +174,7 @@ class _Step:
     def _mount(self, wish: wire.MountWish) -> sandbox.Mount:
         if wish.kind == "cache":
             self._make_cache(wish)
-        source = wish.source if wish.stack is not None or not wish.folder else wish.folder
+        source = wish.folder if wish.kind == "cache" or wish.stack is None and wish.folder else wish.source
         kind = "bind" if wish.kind == "cache" or (wish.kind == "bind" and wish.stack is None) else wish.kind
         return sandbox.Mount(
             kind="overlay" if wish.kind == "bind" and wish.stack is not None else kind, target=wish.target, source=source,
@@ -193,7 +193,7 @@ class _Step:
         if wish.stack is not None and wish.stack.diff_ids:
             self._fill_cache(work, wish.stack, wish.source)
         os.chown(work, wish.uid, wish.gid)
-        work.chmod(wish.mode)
+        work.chmod(wish.mode & 0o777 & ~0o022)
         with contextlib.suppress(OSError):
             work.rename(folder)
 
@@ -228,7 +228,7 @@ class _Step:
         upper = self.folder / "upper"
         stack = self.request.stack
         with self.layers.writer(self.request.compression) as writer:
-            stubs = {"etc/resolv.conf", "etc/hosts", "proc", "sys", "dev"} | {
+            stubs = {"etc/resolv.conf", "etc/hosts"} | {
                 os.path.normpath(wish.target).lstrip("/") for wish in self.request.mounts if wish.kind != "env"
             }
             write_upper(upper, writer, lambda: self.layers.tree(stack.diff_ids, stack.descriptors), stubs, self.overlay)

@@ -85,7 +85,7 @@ def _expand(text: str, values: Mapping[str, str], program: Program, at: Instruct
 
 
 def make_graph(program: Program, *, target: str, platform: Platform | None, args: Mapping[str, str]) -> Graph:
-    """The graph for one target stage (name or index; empty for the last) and platform. Raises `DockerfileError` for
+    """The graph for one target stage (its name; empty for the last) and platform. Raises `DockerfileError` for
     unknown and circular stages, `UsageError` for an unknown target."""
     here = local()
     index = find_target(program, target)
@@ -104,10 +104,10 @@ def make_graph(program: Program, *, target: str, platform: Platform | None, args
 
 
 def find_target(program: Program, target: str) -> int:
-    """The index of the stage that `--target` names; raises `UsageError`."""
+    """The index of the last stage of the name that `--target` gives (a number is no name); raises `UsageError`."""
     if not target:
         return len(program.stages) - 1
-    found = _stage_index(program, target, len(program.stages))
+    found = next((stage.index for stage in reversed(program.stages) if stage.name == target.lower()), None)
     if found is None:
         names = [stage.name for stage in program.stages if stage.name]
         hint = did_you_mean(target, names) or f"Stages are {', '.join(names) or 'without names'}."

@@ -11,6 +11,7 @@ from kiln.dockerfile import instructions, parser
 from kiln.dockerfile.patterns import Matcher, PatternError, read_ignore_file
 from kiln.errors import KilnError, UsageError
 from kiln.oci.platform import Platform
+from kiln.oci.reference import parse as parse_reference
 from kiln.plan.target import Context, Secret, Target
 
 _MAX_DOCKERFILE = 8 << 20
@@ -106,6 +107,7 @@ def _named_contexts(given: Mapping[str, str]) -> dict[str, Context]:
     """Contexts of `--build-context name=...`; a later stage or image of that name is replaced by it."""
     found = {}
     for name, value in given.items():
+        parse_reference(name)
         if value.startswith("docker-image://"):
             found[name.lower()] = Context("image", reference=value.removeprefix("docker-image://"), name=name)
         elif value.startswith("oci-layout://"):

@@ -24,8 +24,9 @@ Get = Callable[[str], Entry | None]
 _ROOT = Node(Entry(DIR, mode=0o755), "")
 
 
-def resolve(get: Get, path: str, *, follow_last: bool = True) -> str:
-    """The path with symlinks replaced, each inside the root, whether or not it exists; raises `SourceError` on a loop."""
+def resolve(get: Get, path: str, *, follow_last: bool = True, strict: bool = False) -> str:
+    """The path with symlinks replaced, each inside the root, whether or not it exists; raises `SourceError` on a loop
+    and, if `strict`, where `..` would leave the root."""
     waiting = path.split("/")[::-1]
     done: list[str] = []
     links = 0
@@ -36,6 +37,8 @@ def resolve(get: Get, path: str, *, follow_last: bool = True) -> str:
         if part == "..":
             if done:
                 done.pop()
+            elif strict:
+                raise SourceError(f"/{path} leaves the destination through a link")
             continue
         done.append(part)
         entry = get("/".join(done))
