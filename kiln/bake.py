@@ -178,7 +178,9 @@ class _Story:
 
     def _image(self, target: Target, platform: Platform) -> Image:
         graph = make_graph(target.program, target=target.stage, platform=platform, args=target.args)
-        self.report(events.BuildStarted(time=events.now(), build=self.build_id, target=target.stage, platform=str(platform)))
+        self.report(
+            events.BuildStarted(time=events.now(), build=self.build_id, target=target.stage, platform=str(platform))
+        )
         build = self._build(target, platform, graph.global_args)
         image = execute(build, target.program, graph)
         self.keys += build.keys
@@ -303,5 +305,3 @@ def _finished(image: Image, target: Target, platform: Platform) -> Image:
             config, os=platform.os, architecture=platform.architecture, variant=platform.variant or config.variant
         )
     return Image(config, image.layers)
-
-

@@ -87,9 +87,7 @@ class BuildFinished(Event, frozen=True, kw_only=True):
     error: str = ""
 
 
-AnyEvent = (
-    BuildStarted | StepStarted | StepOutput | StepProgress | StepFinished | Warned | ImageReady | BuildFinished
-)
+AnyEvent = BuildStarted | StepStarted | StepOutput | StepProgress | StepFinished | Warned | ImageReady | BuildFinished
 Report = Callable[[Event], None]
 
 

@@ -78,7 +78,8 @@ def _epoch(text: str) -> int | None:
         value = -1
     if value < 0 or value > 253402300799:
         raise UsageError(
-            f"SOURCE_DATE_EPOCH={text!r} is not a time", hint="Give whole seconds since 1970-01-01, for example 1700000000."
+            f"SOURCE_DATE_EPOCH={text!r} is not a time",
+            hint="Give whole seconds since 1970-01-01, for example 1700000000.",
         )
     return value
 

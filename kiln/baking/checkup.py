@@ -90,7 +90,10 @@ def _user() -> Finding:
         count = sum(size for _, size in subordinate_ids(Path(path), user, os.getuid()))
         if count < 65536:
             return Finding(
-                "user", "bad", f"{user} has {count} ids in {path}, images use up to 65536", f"Add `{user}:100000:65536` to {path}."
+                "user",
+                "bad",
+                f"{user} has {count} ids in {path}, images use up to 65536",
+                f"Add `{user}:100000:65536` to {path}.",
             )
     return Finding("user", "ok", f"{user}, with subordinate ids for a user namespace")
 
@@ -109,7 +112,7 @@ def _in_child(work: object) -> str:
         finally:
             os._exit(code)
     os.close(write)
-    with open(read) as pipe:  # noqa: PTH123 (a descriptor, not a path)
+    with open(read) as pipe:
         text = pipe.read()
     _, status = os.waitpid(pid, 0)
     return text if status else ""
@@ -167,7 +170,10 @@ def _emulation() -> Finding:
     if names:
         return Finding("emulation", "ok", f"RUN works for {', '.join(names)}")
     return Finding(
-        "emulation", "note", "RUN works for this machine's own platform only", "apt install qemu-user-static binfmt-support"
+        "emulation",
+        "note",
+        "RUN works for this machine's own platform only",
+        "apt install qemu-user-static binfmt-support",
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from kiln import events
@@ -28,7 +28,7 @@ class Images:
     settings: Settings
     report: events.Report
     refresh: bool = False
-    lock: threading.Lock = threading.Lock()
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
     def find(self, name: str, platform: Platform, where: str) -> Image:
         """The image that a FROM names; raises a `KilnError` with the place of the FROM."""
@@ -92,7 +92,12 @@ class Images:
         try:
             with Client(self.settings) as client:
                 descriptor = pull(
-                    client, self.store.blobs, reference, platform, report=self.report, progress=self._progress(reference)
+                    client,
+                    self.store.blobs,
+                    reference,
+                    platform,
+                    report=self.report,
+                    progress=self._progress(reference),
                 )
         except KilnError as bad:
             self._pulled(reference, name, begin, error=str(bad))

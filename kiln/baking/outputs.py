@@ -66,7 +66,8 @@ def parse_output(text: str) -> Output:
     unknown = set(fields) - set(_KEYS[kind])
     if unknown:
         raise UsageError(
-            f"--output {text}: unknown key {sorted(unknown)[0]!r}", hint=f"Keys of type={kind} are {', '.join(_KEYS[kind])}."
+            f"--output {text}: unknown key {sorted(unknown)[0]!r}",
+            hint=f"Keys of type={kind} are {', '.join(_KEYS[kind])}.",
         )
     names = tuple(name for name in fields.pop("name", "").split(",") if name)
     dest = fields.pop("dest", "")

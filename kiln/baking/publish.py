@@ -16,8 +16,8 @@ from kiln import events
 from kiln.baking.outputs import Output
 from kiln.engine import export
 from kiln.errors import KilnError, UsageError
-from kiln.oci.image import Descriptor, Image, RootFS, documents
 from kiln.oci.digest import sha256
+from kiln.oci.image import Descriptor, Image, RootFS, documents
 from kiln.oci.reference import Reference
 from kiln.settings import Settings
 from kiln.store.blobs import disk_error
@@ -65,11 +65,9 @@ class Publisher:
                 raise UsageError("--push needs a name", hint="Give one with -t.")
             for name in names:
                 self._push(name, descriptor)
-        for name in names or [None]:
-            self.report(
-                events.ImageReady(time=events.now(), digest=descriptor.digest, name=name.familiar if name else "",
-                                  pushed=bool(name) and (self.wanted.push or output.flag("push")))
-            )  # fmt: skip
+        pushed = bool(names) and (self.wanted.push or output.flag("push"))
+        for title in [name.familiar for name in names] or [""]:
+            self.report(events.ImageReady(time=events.now(), digest=descriptor.digest, name=title, pushed=pushed))
         return Published(descriptor, config, tuple(str(name) for name in names))
 
     def _names(self, output: Output) -> tuple[Reference, ...]:
@@ -82,7 +80,8 @@ class Publisher:
         docker = output.options.get("oci-mediatypes", "true").lower() in ("false", "0")
         converted = [self._in_form(image, output) for image in images]
         roots = [
-            self.store.layout.put_image(image, docker=docker, annotations=self.wanted.annotations) for image in converted
+            self.store.layout.put_image(image, docker=docker, annotations=self.wanted.annotations)
+            for image in converted
         ]
         config = sha256(documents(converted[0], docker=docker)[0])
         if len(roots) == 1:
@@ -91,7 +90,11 @@ class Publisher:
 
     def _in_form(self, image: Image, output: Output) -> Image:
         kind = output.compression or self.wanted.compression.kind
-        level = int(output.options["compression-level"]) if output.options.get("compression-level", "").isdigit() else self.wanted.compression.level
+        level = (
+            int(output.options["compression-level"])
+            if output.options.get("compression-level", "").isdigit()
+            else self.wanted.compression.level
+        )
         compression = Compression(kind, level)
         epoch = self.wanted.epoch if output.flag("rewrite-timestamp") else None
         force = output.flag("force-compression")
@@ -205,8 +208,13 @@ def load_into_docker(store: Store, descriptor: Descriptor, names: list[str]) -> 
     """Hands an image to the Docker daemon through `docker load`; raises `KilnError` where there is none."""
     docker = shutil.which("docker")
     if docker is None:
-        raise KilnError("--load needs the docker command", hint="Install docker, or write an archive with --output type=docker,dest=FILE.")
-    process = subprocess.Popen([docker, "load"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        raise KilnError(
+            "--load needs the docker command",
+            hint="Install docker, or write an archive with --output type=docker,dest=FILE.",
+        )
+    process = subprocess.Popen(
+        [docker, "load"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
     assert process.stdin is not None and process.stderr is not None
     with contextlib.suppress(BrokenPipeError):
         export.write_archive(store, descriptor, names, process.stdin.write, docker=True)

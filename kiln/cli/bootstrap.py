@@ -27,11 +27,18 @@ def command() -> None:
 @click.option("--variant", default="minbase", metavar="NAME", help="mmdebstrap's variant: minbase, apt, essential, ...")
 @click.option("--components", default="", metavar="NAMES", help="Archive areas, with commas (default: main).")
 @click.option("-t", "--tag", "tags", multiple=True, required=True, metavar="NAME", help="A name for the image (many).")
-@click.option("--platform", "platforms", multiple=True, metavar="OS/ARCH", help="The platform (default: this machine's).")
+@click.option(
+    "--platform", "platforms", multiple=True, metavar="OS/ARCH", help="The platform (default: this machine's)."
+)
 @click.option("--push", is_flag=True, help="Push the image under its names.")
-@click.option("--progress", type=click.Choice(["auto", "plain", "json", "quiet"]), default="auto", help="How to show what happens.")
+@click.option(
+    "--progress",
+    type=click.Choice(["auto", "plain", "json", "quiet"]),
+    default="auto",
+    help="How to show what happens.",
+)
 @click.pass_context
-def debian(ctx: click.Context, **given: object) -> None:
+def debian(ctx: click.Context, /, **given: object) -> None:
     """Make a Debian image by mmdebstrap."""
     config = settings.read(home=ctx.find_root().obj or "")
     names = image_names(given["tags"])  # type: ignore[arg-type]
@@ -39,7 +46,9 @@ def debian(ctx: click.Context, **given: object) -> None:
     if len(platforms) > 1:
         raise UsageError("--platform can be given once here")
     include = tuple(name for name in str(given["include"]).split(",") if name)
-    wish = Bootstrap(str(given["suite"]), include, str(given["mirror"]), str(given["variant"]), str(given["components"]))
+    wish = Bootstrap(
+        str(given["suite"]), include, str(given["mirror"]), str(given["variant"]), str(given["components"])
+    )
     screen = display(str(given["progress"]), color=config.color)
     step, title, begin = "bootstrap", f"[bootstrap] {wish.suite}", events.now()
     screen(events.StepStarted(time=begin, step=step, name=title))
@@ -52,13 +61,21 @@ def debian(ctx: click.Context, **given: object) -> None:
             descriptor = store.layout.put_image(image)
             store.layout.tag([str(name) for name in names], descriptor.plain())
             size = image.layers[0].size
-            screen(events.StepFinished(time=events.now(), step=step, name=title, seconds=events.now() - begin, size=size))
+            screen(
+                events.StepFinished(time=events.now(), step=step, name=title, seconds=events.now() - begin, size=size)
+            )
             for name in names:
                 if given["push"]:
                     push_named(store, config, screen, name, descriptor.plain())
-                screen(events.ImageReady(time=events.now(), digest=descriptor.digest, name=name.familiar, pushed=bool(given["push"])))
+                screen(
+                    events.ImageReady(
+                        time=events.now(), digest=descriptor.digest, name=name.familiar, pushed=bool(given["push"])
+                    )
+                )
     except KilnError as bad:
-        screen(events.StepFinished(time=events.now(), step=step, name=title, seconds=events.now() - begin, error=str(bad)))
+        screen(
+            events.StepFinished(time=events.now(), step=step, name=title, seconds=events.now() - begin, error=str(bad))
+        )
         raise
     finally:
         screen.close()

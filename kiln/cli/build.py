@@ -24,42 +24,108 @@ from kiln.store.layer import Compression
 
 @click.command("build", context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("context")
-@click.option("-f", "--file", default="", metavar="FILE", help="The Dockerfile (- for standard input; default: CONTEXT/Dockerfile).")
+@click.option(
+    "-f",
+    "--file",
+    default="",
+    metavar="FILE",
+    help="The Dockerfile (- for standard input; default: CONTEXT/Dockerfile).",
+)
 @click.option("-t", "--tag", "tags", multiple=True, metavar="NAME", help="A name for the image (many).")
 @click.option("--build-arg", "build_args", multiple=True, metavar="NAME=VALUE", help="A build argument (many).")
 @click.option("--target", default="", metavar="STAGE", help="The stage to build.")
 @click.option("--label", "labels", multiple=True, metavar="NAME=VALUE", help="A label for the image (many).")
-@click.option("--annotation", "annotations", multiple=True, metavar="NAME=VALUE", help="An annotation for the manifest (many).")
-@click.option("--platform", "platforms", multiple=True, metavar="OS/ARCH", help="The platform to build for (many, or with commas).")
-@click.option("--build-context", "contexts", multiple=True, metavar="NAME=PLACE", help="A further context: folder, image, oci-layout://, docker-image:// (many).")
-@click.option("--secret", "secrets", multiple=True, metavar="id=ID,src=FILE|env=NAME", help="A secret for RUN --mount=type=secret (many).")
-@click.option("--ssh", "agents", multiple=True, metavar="ID[=SOCKET|KEY]", help="An ssh agent for RUN --mount=type=ssh (many).")
-@click.option("--add-host", "hosts", multiple=True, metavar="NAME:ADDRESS", help="A line for /etc/hosts of RUN steps (many).")
+@click.option(
+    "--annotation", "annotations", multiple=True, metavar="NAME=VALUE", help="An annotation for the manifest (many)."
+)
+@click.option(
+    "--platform",
+    "platforms",
+    multiple=True,
+    metavar="OS/ARCH",
+    help="The platform to build for (many, or with commas).",
+)
+@click.option(
+    "--build-context",
+    "contexts",
+    multiple=True,
+    metavar="NAME=PLACE",
+    help="A further context: folder, image, oci-layout://, docker-image:// (many).",
+)
+@click.option(
+    "--secret",
+    "secrets",
+    multiple=True,
+    metavar="id=ID,src=FILE|env=NAME",
+    help="A secret for RUN --mount=type=secret (many).",
+)
+@click.option(
+    "--ssh", "agents", multiple=True, metavar="ID[=SOCKET|KEY]", help="An ssh agent for RUN --mount=type=ssh (many)."
+)
+@click.option(
+    "--add-host", "hosts", multiple=True, metavar="NAME:ADDRESS", help="A line for /etc/hosts of RUN steps (many)."
+)
 @click.option("--no-cache", is_flag=True, help="Run every step.")
-@click.option("--no-cache-filter", "no_cache_stages", multiple=True, metavar="STAGE", help="Run every step of these stages (many, or with commas).")
+@click.option(
+    "--no-cache-filter",
+    "no_cache_stages",
+    multiple=True,
+    metavar="STAGE",
+    help="Run every step of these stages (many, or with commas).",
+)
 @click.option("--pull", is_flag=True, help="Ask the registry even for images that the store has.")
 @click.option("--push", is_flag=True, help="Push the image under its names.")
 @click.option("--load", is_flag=True, help="Load the image into the Docker daemon.")
-@click.option("-o", "--output", "outputs", multiple=True, metavar="TYPE...", help="type=image|oci|docker|local|tar[,dest=,compression=,rewrite-timestamp=] (many).")
-@click.option("--cache-from", multiple=True, metavar="TYPE...", help="Step results to use: REFERENCE, type=registry,ref=, type=local,src= (many).")
-@click.option("--cache-to", multiple=True, metavar="TYPE...", help="Where to share step results: type=registry,ref=,mode=min|max, type=local,dest= (many).")
+@click.option(
+    "-o",
+    "--output",
+    "outputs",
+    multiple=True,
+    metavar="TYPE...",
+    help="type=image|oci|docker|local|tar[,dest=,compression=,rewrite-timestamp=] (many).",
+)
+@click.option(
+    "--cache-from",
+    multiple=True,
+    metavar="TYPE...",
+    help="Step results to use: REFERENCE, type=registry,ref=, type=local,src= (many).",
+)
+@click.option(
+    "--cache-to",
+    multiple=True,
+    metavar="TYPE...",
+    help="Where to share step results: type=registry,ref=,mode=min|max, type=local,dest= (many).",
+)
 @click.option("--iidfile", default="", metavar="FILE", help="Write the image's id to a file.")
 @click.option("--metadata-file", default="", metavar="FILE", help="Write digests and names to a JSON file.")
-@click.option("--compression", type=click.Choice(["gzip", "zstd", "none"]), default="gzip", help="How new layers are compressed.")
+@click.option(
+    "--compression", type=click.Choice(["gzip", "zstd", "none"]), default="gzip", help="How new layers are compressed."
+)
 @click.option("--compression-level", type=int, default=None, metavar="N", help="gzip 0-3, zstd 1-22.")
-@click.option("--network", type=click.Choice(["default", "none", "host"]), default="default", help="The network of RUN steps.")
+@click.option(
+    "--network", type=click.Choice(["default", "none", "host"]), default="default", help="The network of RUN steps."
+)
 @click.option("--check", is_flag=True, help="Check the Dockerfile and build nothing.")
-@click.option("--progress", type=click.Choice(["auto", "plain", "json", "quiet", "tty"]), default="auto", help="How to show what happens.")
+@click.option(
+    "--progress",
+    type=click.Choice(["auto", "plain", "json", "quiet", "tty"]),
+    default="auto",
+    help="How to show what happens.",
+)
 @click.option("-q", "--quiet", is_flag=True, help="Show only errors, and the image's id at the end.")
-@click.option("-j", "--jobs", type=click.IntRange(min=1), default=None, metavar="N", help="How many steps may run at once.")
+@click.option(
+    "-j", "--jobs", type=click.IntRange(min=1), default=None, metavar="N", help="How many steps may run at once."
+)
 @click.option("--timeout", default="", metavar="TIME", help="Stop the build after this time (300, 90s, 15m).")
-@click.option("--engine", type=click.Choice(["native", "docker"]), default="native", help="Who builds: Kiln, or docker build.")
+@click.option(
+    "--engine", type=click.Choice(["native", "docker"]), default="native", help="Who builds: Kiln, or docker build."
+)
 @click.option("--debug-on-error", is_flag=True, help="Open a shell where a RUN step failed.")
 @click.option("--call", type=click.Choice(["build", "check"]), default="build", hidden=True)
 @click.option("--provenance", "_provenance", default="", hidden=True)
 @click.option("--sbom", "_sbom", default="", hidden=True)
 @click.pass_obj
-def command(home: str, **given: Any) -> None:
+def command(home: str, /, **given: Any) -> None:
     """Build an image from the Dockerfile of CONTEXT: a folder, - (a tar on standard input), or the URL of a tar or of a
     git repository."""
     config = settings.read(home=home)
@@ -210,5 +276,3 @@ def _write_results(outcome: bake.Outcome, given: dict[str, Any]) -> None:
         write_whole(Path(given["metadata_file"]), msgspec.json.format(msgspec.json.encode(facts), indent=2) + b"\n")
     if given["quiet"]:
         click.echo(identity)
-
-

@@ -12,7 +12,9 @@ from kiln.oci.reference import parse
 @click.command("copy")
 @click.argument("source")
 @click.argument("destination")
-@click.option("--platform", "platforms", multiple=True, metavar="OS/ARCH", help="One platform of an index (default: all).")
+@click.option(
+    "--platform", "platforms", multiple=True, metavar="OS/ARCH", help="One platform of an index (default: all)."
+)
 @click.pass_obj
 def command(home: str, source: str, destination: str, platforms: tuple[str, ...]) -> None:
     """Copy an image from registry to registry, byte for byte, without storing it here."""

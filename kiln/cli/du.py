@@ -29,7 +29,9 @@ def command(home: str, verbose: bool, as_json: bool) -> None:
         return
     if verbose:
         for item in found:
-            click.echo(f"{item.path.name[:32]:<32}  {item.kind:<20} {bytes_text(item.size):>8}  {_ago(item.used):>8}  {_tags(item)}")
+            click.echo(
+                f"{item.path.name[:32]:<32}  {item.kind:<20} {bytes_text(item.size):>8}  {_ago(item.used):>8}  {_tags(item)}"
+            )
     click.echo(f"{'KIND':<22}{'ITEMS':>8}{'SIZE':>12}{'FREE ON PRUNE':>16}")
     for kind in dict.fromkeys(item.kind for item in found):
         some = [item for item in found if item.kind == kind]

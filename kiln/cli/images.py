@@ -33,7 +33,9 @@ def command(home: str, as_json: bool, quiet: bool) -> None:
     click.echo(f"{'NAME':<{width}}  {'DIGEST':<19}  {'PLATFORM':<14}  {'CREATED':<20}  SIZE")
     for row in rows:
         size = bytes_text(int(str(row["size"])))
-        click.echo(f"{row['name']:<{width}}  {str(row['digest'])[:19]}  {row['platform']:<14}  {row['created']:<20}  {size}")
+        click.echo(
+            f"{row['name']:<{width}}  {str(row['digest'])[:19]}  {row['platform']:<14}  {row['created']:<20}  {size}"
+        )
 
 
 def _row(store: Store, name: str, descriptor: Descriptor) -> dict[str, object]:

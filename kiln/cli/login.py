@@ -13,7 +13,12 @@ from kiln.errors import UsageError
 @click.command("login")
 @click.argument("host", default="docker.io")
 @click.option("-u", "--username", default="", help="The user's name (asked for if missing).")
-@click.option("-p", "--password", default="", help="The password. Other users can see it in the list of processes: prefer --password-stdin.")
+@click.option(
+    "-p",
+    "--password",
+    default="",
+    help="The password. Other users can see it in the list of processes: prefer --password-stdin.",
+)
 @click.option("--password-stdin", is_flag=True, help="Read the password from standard input.")
 @click.pass_obj
 def command(home: str, host: str, username: str, password: str, password_stdin: bool) -> None:

@@ -45,14 +45,15 @@ class _Verbs(click.Group):
         command: click.Command = importlib.import_module(f"kiln.cli.{cmd_name}").command
         return command
 
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as bad:
             from kiln.dockerfile.suggest import did_you_mean
 
-            bad.message = f"{bad.message} {did_you_mean(args[0], list(_VERBS))}".strip()
-            raise
+            raise click.UsageError(f"{bad.message} {did_you_mean(args[0], list(_VERBS))}".strip(), ctx) from None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -60,7 +61,9 @@ class _Verbs(click.Group):
 
 
 @click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--home", metavar="FOLDER", default="", help="The folder of the store (default: $KILN_HOME or ~/.local/share/kiln).")
+@click.option(
+    "--home", metavar="FOLDER", default="", help="The folder of the store (default: $KILN_HOME or ~/.local/share/kiln)."
+)
 @click.version_option(__version__, prog_name="kiln")
 @click.pass_context
 def kiln(ctx: click.Context, home: str) -> None:
@@ -105,7 +108,7 @@ def _unexpected(bad: Exception) -> KilnError:
     import traceback
 
     fd, path = tempfile.mkstemp(prefix="kiln-fault-", suffix=".txt")
-    with open(fd, "w") as file:  # noqa: PTH123 (a descriptor, not a path)
+    with open(fd, "w") as file:
         traceback.print_exception(bad, file=file)
     return KilnError(f"a fault in Kiln: {type(bad).__name__}: {bad}", hint=f"Please report it with the file {path}.")
 

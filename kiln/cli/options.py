@@ -53,7 +53,9 @@ def secret_of(text: str) -> Secret:
     for word in next(csv.reader([text]), []):
         name, equals, value = word.partition("=")
         if not equals or name not in ("id", "src", "source", "env", "type"):
-            raise UsageError(f"--secret {text}: {word!r} is not understood", hint="Write id=ID,src=FILE or id=ID,env=NAME.")
+            raise UsageError(
+                f"--secret {text}: {word!r} is not understood", hint="Write id=ID,src=FILE or id=ID,env=NAME."
+            )
         fields[{"source": "src"}.get(name, name)] = value
     identity = fields.get("id", "")
     kind = fields.get("type", "")

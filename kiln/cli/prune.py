@@ -16,7 +16,12 @@ _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 
 
 @click.command("prune")
-@click.option("--keep", default="0", metavar="SIZE", help="Stop when at most this much is left (10GB, 500MB); default: keep only what images need.")
+@click.option(
+    "--keep",
+    default="0",
+    metavar="SIZE",
+    help="Stop when at most this much is left (10GB, 500MB); default: keep only what images need.",
+)
 @click.pass_obj
 def command(home: str, keep: str) -> None:
     """Remove what no image and no running build needs, least recently used first."""

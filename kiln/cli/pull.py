@@ -14,9 +14,16 @@ from kiln.store.store import Store
 
 @click.command("pull")
 @click.argument("name")
-@click.option("--platform", "platforms", multiple=True, metavar="OS/ARCH", help="The platform (default: this machine's).")
+@click.option(
+    "--platform", "platforms", multiple=True, metavar="OS/ARCH", help="The platform (default: this machine's)."
+)
 @click.option("--all-platforms", is_flag=True, help="Everything that an index lists.")
-@click.option("--progress", type=click.Choice(["auto", "plain", "json", "quiet"]), default="auto", help="How to show what happens.")
+@click.option(
+    "--progress",
+    type=click.Choice(["auto", "plain", "json", "quiet"]),
+    default="auto",
+    help="How to show what happens.",
+)
 @click.pass_obj
 def command(home: str, name: str, platforms: tuple[str, ...], all_platforms: bool, progress: str) -> None:
     """Pull the image NAME from its registry into the store."""

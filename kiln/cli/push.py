@@ -16,7 +16,12 @@ from kiln.store.store import Store
 @click.command("push")
 @click.argument("name")
 @click.argument("destination", required=False)
-@click.option("--progress", type=click.Choice(["auto", "plain", "json", "quiet"]), default="auto", help="How to show what happens.")
+@click.option(
+    "--progress",
+    type=click.Choice(["auto", "plain", "json", "quiet"]),
+    default="auto",
+    help="How to show what happens.",
+)
 @click.pass_obj
 def command(home: str, name: str, destination: str | None, progress: str) -> None:
     """Push the image NAME of the store, under its own name or as DESTINATION."""

@@ -114,13 +114,21 @@ def parse_mount(text: str, expander: Callable[[str], str]) -> Mount:
     return mount
 
 
+_TEXTS: dict[str, Callable[[Mount, str], Mount]] = {
+    "source": lambda mount, value: replace(mount, source=value),
+    "target": lambda mount, value: replace(mount, target=value),
+    "id": lambda mount, value: replace(mount, id=value),
+    "env": lambda mount, value: replace(mount, env=value),
+}
+
+
 def _with_field(mount: Mount, key: str, value: str, entry: str) -> Mount:
     if key == "type":
         return replace(mount, type=_one_of("mount type", value.lower(), _TYPES))
     if key == "sharing":
         return replace(mount, sharing=_one_of("sharing value", value.lower(), _SHARING))
-    if key in ("source", "target", "id", "env"):
-        return replace(mount, **{key: value})
+    if key in _TEXTS:
+        return _TEXTS[key](mount, value)
     if key == "from":
         return replace(mount, source_stage=value)
     if key in ("readonly", "readwrite"):
@@ -132,7 +140,8 @@ def _with_field(mount: Mount, key: str, value: str, entry: str) -> Mount:
     if key == "mode":
         return replace(mount, mode=_number(key, value, 8))
     if key in ("uid", "gid"):
-        return replace(mount, **{key: _number(key, value, 10)})
+        number = _number(key, value, 10)
+        return replace(mount, uid=number) if key == "uid" else replace(mount, gid=number)
     if key in ("required", "size"):
         raise ValueError(f"unexpected key '{key}' for mount type '{mount.type}'")
     raise ValueError(f"unexpected key '{key}' in '{entry}'. {did_you_mean(key, list(_KEYS))}".strip())

@@ -11,7 +11,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from kiln.dockerfile.flags import Mount, parse_mount, read_flags
-from kiln.dockerfile.parser import Dockerfile, Heredoc, Place, Statement, json_array, parse_heredoc, split_space, split_words
+from kiln.dockerfile.parser import (
+    Dockerfile,
+    Heredoc,
+    Place,
+    Statement,
+    json_array,
+    parse_heredoc,
+    split_space,
+    split_words,
+)
 from kiln.dockerfile.suggest import did_you_mean
 from kiln.dockerfile.words import WordError
 from kiln.errors import DockerfileError
@@ -103,7 +112,9 @@ class Copy(Instruction):
 
     def expand_heredocs(self, expander: Expander) -> Copy:
         """With variables replaced in the inline files whose name is not quoted; quotes in them stay."""
-        files = (replace(item, content=expander(item.text), chomp=False) if item.expand else item for item in self.heredocs)
+        files = (
+            replace(item, content=expander(item.text), chomp=False) if item.expand else item for item in self.heredocs
+        )
         return replace(self, heredocs=tuple(files))
 
 
@@ -222,7 +233,9 @@ def read(source: Dockerfile) -> Program:
                 hint="Only ARG, comments and parser directives may stand before FROM.",
             )
     if not program.stages:
-        raise DockerfileError("dockerfile contains no stages to build", where=source.name, hint="Add a FROM instruction.")
+        raise DockerfileError(
+            "dockerfile contains no stages to build", where=source.name, hint="Add a FROM instruction."
+        )
     return program
 
 
@@ -255,7 +268,9 @@ def _stage(statement: Statement, index: int) -> Stage:
             )
     elif len(words) != 1:
         raise DockerfileError(
-            "FROM requires either one or three arguments", where=str(statement.place), hint="Write FROM image [AS name]."
+            "FROM requires either one or three arguments",
+            where=str(statement.place),
+            hint="Write FROM image [AS name].",
         )
     return Stage(
         index=index, base=words[0], name=written.lower(), platform=flags.text("platform"), code=statement.code,
@@ -324,9 +339,7 @@ def _list(statement: Statement) -> list[str]:
 def _read_copy(statement: Statement, escape: str) -> Instruction:
     name = statement.keyword.upper()
     only = {"COPY": (("from",), ("parents",)), "ADD": (("checksum",), ("keep-git-dir", "unpack"))}[name]
-    flags = read_flags(
-        statement, strings=("chown", "chmod", *only[0]), bools=("link", *only[1]), lists=("exclude",)
-    )
+    flags = read_flags(statement, strings=("chown", "chmod", *only[0]), bools=("link", *only[1]), lists=("exclude",))
     words = _list(statement)
     if len(words) < 2:
         raise ValueError(

@@ -19,7 +19,6 @@ from kiln.store.entry import DIR, FILE, HARDLINK, SYMLINK, Entry, copy_of, paren
 from kiln.store.layers import tar_content
 from kiln.store.tree import resolve
 
-
 Beneath = Callable[[str], Written | None]
 
 
@@ -52,7 +51,9 @@ def put_selection(edit: Edit, selection: Selection, destination: str, look: Look
     target = _target(edit, selection, destination, look)
     links = object()
     for item in selection.items:
-        _put_item(edit, selection, item, f"{target}/{item.relative}".strip("/") if item.relative else target, look, links)
+        _put_item(
+            edit, selection, item, f"{target}/{item.relative}".strip("/") if item.relative else target, look, links
+        )
 
 
 def _target(edit: Edit, selection: Selection, destination: str, look: Look) -> str:
@@ -132,9 +133,7 @@ def _members(stream: Iterator[bytes], path: str) -> Iterator[tarread.Member]:
     return tarread.members(inflater.read, f"/{path}")
 
 
-def unpack(
-    edit: Edit, selection: Selection, destination: str, look: Look, spool: Path, beneath: Beneath
-) -> None:
+def unpack(edit: Edit, selection: Selection, destination: str, look: Look, spool: Path, beneath: Beneath) -> None:
     """Puts the members of an archive below `destination`; their content waits, uncompressed, in the file `spool`.
     `beneath` gives a file of the layers below, for hard links to it.
 
@@ -166,9 +165,7 @@ def _check_name(member: tarread.Member) -> None:
         raise SourceError(f'invalid entry name "{member.raw_name}" in the archive: it leaves the destination')
 
 
-def _unpack_member(
-    edit: Edit, target: str, member: tarread.Member, look: Look, spool: Path, beneath: Beneath
-) -> None:
+def _unpack_member(edit: Edit, target: str, member: tarread.Member, look: Look, spool: Path, beneath: Beneath) -> None:
     def below(path: str) -> str:
         return f"{target}/{path}".strip("/")
 

@@ -91,7 +91,10 @@ class CopyStep:
 
     def _instruction(self) -> tuple[object, ...]:
         copy = self.copy
-        documents = [(item.name, hashlib.sha256(item.text.encode("utf-8", "surrogateescape")).hexdigest()) for item in copy.heredocs]
+        documents = [
+            (item.name, hashlib.sha256(item.text.encode("utf-8", "surrogateescape")).hexdigest())
+            for item in copy.heredocs
+        ]
         return (
             "add" if copy.is_add else "copy", [safe(source) for source in copy.sources] if copy.parents else len(copy.sources),
             safe(self.destination), self.owner, copy.chmod, copy.link, copy.parents, copy.unpack, documents, self.build.time,
@@ -181,7 +184,9 @@ def folder_base(build: Build, base: State, files: Files, stage: Stage) -> State:
     copy = Copy(keyword="COPY", code=f"FROM {stage.base}", place=place, sources=("/",), destination="/")
     step = CopyStep(build, base, copy, files, str(place))
     identity = f"{build.prefix}{stage.index}.0"
-    result = step.run(lambda facts: Step(identity, f"[{stage.title}] FROM {stage.base}", str(place), False, facts), fresh=False)
+    result = step.run(
+        lambda facts: Step(identity, f"[{stage.title}] FROM {stage.base}", str(place), False, facts), fresh=False
+    )
     return base.with_layer(result.layer, 0).with_history(f"COPY . / # {stage.base}", layer=True)
 
 

@@ -76,7 +76,9 @@ class Edit:
         """Writes one path; raises `SourceError` where a file meets a folder."""
         there = self.get(path)
         if there is not None and written.entry.kind != DIR and there.kind == DIR:
-            raise SourceError(f"cannot replace to directory /{path} with file", hint="Copy into it: end the path with /.")
+            raise SourceError(
+                f"cannot replace to directory /{path} with file", hint="Copy into it: end the path with /."
+            )
         if there is not None and written.entry.kind == DIR and there.kind != DIR:
             raise SourceError(f"cannot copy to non-directory: /{path}", hint="Remove it in an earlier step.")
         self._written[path] = written

@@ -35,7 +35,9 @@ class _Execution:
 
     def run(self) -> Image:
         failures: list[BaseException] = []
-        for number in self.graph.vertices:
+        numbers = list(self.graph.vertices)
+        self._futures = {number: Future() for number in numbers}
+        for number in numbers:
             self._start(number, failures)
         for thread in list(self._threads):
             thread.join()
@@ -45,8 +47,7 @@ class _Execution:
         return self._futures[self.graph.target].result().image()
 
     def _start(self, number: int, failures: list[BaseException]) -> None:
-        future: Future[State] = Future()
-        self._futures[number] = future
+        future = self._futures[number]
 
         def work() -> None:
             try:
@@ -98,28 +99,25 @@ class _Execution:
             raise CancelledBuild("a stage that this one needs failed") from bad
 
     def _neighbour(self, vertex: Vertex, name: str, at: Instruction) -> State | Files:
-        origin = vertex.origins.get(name) or origins_of(self.program, at, vertex.stage.index).get(name) or Origin(name=name)
+        origin = (
+            vertex.origins.get(name) or origins_of(self.program, at, vertex.stage.index).get(name) or Origin(name=name)
+        )
         if origin.stage >= 0:
-            with self._lock:
-                missing = origin.stage not in self._futures
-            if missing:
-                return self._late(origin.stage)
-            return self._wait(origin.stage)
+            return self._late(origin.stage)
         if name == "scratch":
             return states.scratch(vertex.platform, self.build.epoch)
         return self._named(origin.name, vertex.platform, str(at.place))
 
     def _late(self, number: int) -> State:
-        """A stage that only a trigger of a base image turned out to need."""
+        """A stage's result; one that only a trigger of a base image turned out to need is made here and now."""
         with self._lock:
-            if number not in self.graph.vertices:
-                self.graph.vertices[number] = make_vertex(self.program, number, self.graph)
-        vertex = self.graph.vertices[number]
+            known = number in self._futures
+            future = self._futures.setdefault(number, Future())
+            vertex = self.graph.vertices.setdefault(number, make_vertex(self.program, number, self.graph))
+        if known:
+            return self._wait(number)
         for need in vertex.needs:
-            if need not in self._futures:
-                self._late(need)
-        future: Future[State] = Future()
-        self._futures[number] = future
+            self._late(need)
         try:
             future.set_result(self._stage(vertex))
         except BaseException as bad:

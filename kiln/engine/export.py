@@ -29,7 +29,11 @@ def write_archive(store: Store, root: Descriptor, names: list[str], write: Write
     """
     blobs = _closure(store, root)
     folders = {"blobs": None, "blobs/sha256": None}
-    write(tarwrite.header("oci-layout", Entry(FILE, mode=0o644, size=len(_LAYOUT))) + _LAYOUT + tarwrite.padding(len(_LAYOUT)))
+    write(
+        tarwrite.header("oci-layout", Entry(FILE, mode=0o644, size=len(_LAYOUT)))
+        + _LAYOUT
+        + tarwrite.padding(len(_LAYOUT))
+    )
     for folder in folders:
         write(tarwrite.header(folder, Entry(DIR, mode=0o755)))
     for digest in sorted(blobs):

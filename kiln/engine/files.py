@@ -88,7 +88,9 @@ class FolderFiles:
         try:
             return sorted(os.listdir(full))
         except OSError as bad:
-            raise SourceError(f"the folder cannot be read: {bad.strerror}", where=full, hint="Check its permissions.") from bad
+            raise SourceError(
+                f"the folder cannot be read: {bad.strerror}", where=full, hint="Check its permissions."
+            ) from bad
 
     def chunks(self, path: str, entry: Entry) -> Iterator[bytes]:
         if stat.S_ISSOCK(self._stats[path].st_mode):
@@ -107,7 +109,9 @@ class FolderFiles:
         try:
             return os.open(full, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError as bad:
-            raise SourceError(f"cannot be read: {bad.strerror}", where=full, hint="Check the file's permissions.") from bad
+            raise SourceError(
+                f"cannot be read: {bad.strerror}", where=full, hint="Check the file's permissions."
+            ) from bad
 
     def known_digest(self, path: str, entry: Entry) -> str:
         return self._digests.get(path) or self._index.known(path, self._stats[path])

@@ -119,14 +119,16 @@ class Helper:
 
 def _checked(reply: wire.Reply | None) -> wire.Reply:
     if reply is None:
-        raise SandboxError("the worker process ended unexpectedly", hint="See `kiln doctor`; was it killed for lack of memory?")
+        raise SandboxError(
+            "the worker process ended unexpectedly", hint="See `kiln doctor`; was it killed for lack of memory?"
+        )
     if reply.code < 0:
         raise SandboxError(reply.error, hint=reply.hint or "See `kiln doctor` for what this machine can do.")
     return reply
 
 
 def _pump(read: int, stream: int, output: Output) -> None:
-    with open(read, "rb", buffering=0) as pipe:  # noqa: PTH123 (a descriptor, not a path)
+    with open(read, "rb", buffering=0) as pipe:
         while data := pipe.read(1 << 16):
             output(data, stream)
 

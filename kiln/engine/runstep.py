@@ -151,9 +151,10 @@ class RunStep:
                 hint="Install the package runc or crun, or name one with KILN_RUNTIME.",
             )
         platform = self.build.platform
-        if platform.architecture not in (local().architecture, "386" if local().architecture == "amd64" else "") and not _emulated(
-            platform.architecture
-        ):
+        if platform.architecture not in (
+            local().architecture,
+            "386" if local().architecture == "amd64" else "",
+        ) and not _emulated(platform.architecture):
             raise SandboxError(
                 f"RUN cannot run {platform} programs on this {local()} machine: there is no emulation for them",
                 where=self.where,
@@ -162,7 +163,9 @@ class RunStep:
 
     def _offer_shell(self, request: wire.RunRequest) -> None:
         if self.build.debug:
-            self.build.say(events.Warned(time=events.now(), message="a shell in the failed step's file system; leave it with exit"))
+            self.build.say(
+                events.Warned(time=events.now(), message="a shell in the failed step's file system; leave it with exit")
+            )
             self.build.helper.shell(wire.ShellRequest(request))
 
     def _failure(self, code: int, log: _Log) -> RunError:
@@ -211,7 +214,11 @@ class RunStep:
         if not path.exists():
             source = Path("/etc/resolv.conf")
             lines = source.read_text().splitlines() if source.exists() else []
-            kept = [line for line in lines if line.split(None, 1)[:1] in (["nameserver"], ["search"], ["options"], ["domain"])]
+            kept = [
+                line
+                for line in lines
+                if line.split(None, 1)[:1] in (["nameserver"], ["search"], ["options"], ["domain"])
+            ]
             path.write_text("\n".join(kept) + "\n")
             path.chmod(0o644)
         return str(path)
@@ -219,7 +226,9 @@ class RunStep:
     def _hosts(self) -> str:
         path = self.build.store.scratch / "hosts"
         if not path.exists():
-            extra = "".join(f"{address}\t{name}\n" for name, _, address in (host.partition(":") for host in self.build.hosts))
+            extra = "".join(
+                f"{address}\t{name}\n" for name, _, address in (host.partition(":") for host in self.build.hosts)
+            )
             path.write_text(_HOSTS + extra)
             path.chmod(0o644)
         return str(path)
@@ -242,7 +251,9 @@ class RunStep:
         if origin.stack is not None:
             files = self.build.files(origin.stack)
             source = resolve(files.get, mount.source)
-            return wire.MountWish("bind", self._target(mount), source=source, stack=origin.stack, writable=not mount.read_only)
+            return wire.MountWish(
+                "bind", self._target(mount), source=source, stack=origin.stack, writable=not mount.read_only
+            )
         assert origin.files is not None
         folder = self._materialise(self._whole(origin.files, mount), mount.read_only)
         return wire.MountWish("bind", self._target(mount), folder=str(folder), writable=not mount.read_only)
@@ -278,8 +289,8 @@ class RunStep:
             source = resolve(self.build.files(stack).get, mount.source) if stack is not None else ""
         return wire.MountWish(
             "cache", target, source=source, folder=str(folder / "data"), stack=stack, writable=not mount.read_only,
-            mode=0o755 if mount.mode is None else mount.mode, uid=mount.uid or 0, gid=mount.gid or 0,
-            sharing=mount.sharing or "shared",
+            mode=-1 if mount.mode is None else mount.mode, uid=-1 if mount.uid is None else mount.uid,
+            gid=-1 if mount.gid is None else mount.gid, sharing=mount.sharing or "shared",
         )  # fmt: skip
 
     def _tmpfs(self, mount: Mount) -> wire.MountWish:
@@ -290,7 +301,11 @@ class RunStep:
         secret = self.build.secrets.get(identity)
         if secret is None:
             if mount.required:
-                raise DockerfileError(f"secret {identity}: not found", where=self.where, hint=f"Give it with --secret id={identity},src=FILE.")
+                raise DockerfileError(
+                    f"secret {identity}: not found",
+                    where=self.where,
+                    hint=f"Give it with --secret id={identity},src=FILE.",
+                )
             return [wire.MountWish("env", mount.env)] if mount.env else []
         data = self.build.doors.secret(secret)
         if mount.env:
@@ -308,7 +323,9 @@ class RunStep:
         identity = mount.id or "default"
         if identity not in self.build.ssh:
             if mount.required:
-                raise DockerfileError(f"unset ssh forward key {identity}", where=self.where, hint=f"Give it with --ssh {identity}.")
+                raise DockerfileError(
+                    f"unset ssh forward key {identity}", where=self.where, hint=f"Give it with --ssh {identity}."
+                )
             return None
         index = sorted(self.build.ssh).index(identity)
         return wire.MountWish(
@@ -367,7 +384,9 @@ class _Log:
     def _lines(self, lines: list[str], stream: int) -> None:
         if lines:
             self._last = (self._last + lines)[-_TAIL:]
-            self._build.say(events.StepOutput(time=events.now(), step=self._step, text="\n".join(lines) + "\n", stream=stream))
+            self._build.say(
+                events.StepOutput(time=events.now(), step=self._step, text="\n".join(lines) + "\n", stream=stream)
+            )
 
     def close(self) -> None:
         """Hands out what is left without a line's end."""

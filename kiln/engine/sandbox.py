@@ -22,7 +22,16 @@ from typing import Any, NoReturn
 
 _libc = ctypes.CDLL(None, use_errno=True)
 CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWPID = 0x00020000, 0x10000000, 0x20000000
-MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 1, 2, 4, 8, 32, 4096, 16384, 1 << 18
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = (
+    1,
+    2,
+    4,
+    8,
+    32,
+    4096,
+    16384,
+    1 << 18,
+)
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 
 # Docker's default: the capabilities that a container starts with.
@@ -96,6 +105,7 @@ def start(command: Command, stdin: int, stdout: int, stderr: int, failure: int) 
     if pid:
         return pid
     _guarded(lambda: _keeper(command, stdin, stdout, stderr, failure), failure)
+    return None
 
 
 def _guarded(work: Any, failure: int) -> NoReturn:
@@ -287,7 +297,7 @@ def runtime_config(command: Command, rootfs: str, mounts: list[dict[str, Any]]) 
             "args": list(command.args),
             "env": list(command.env),
             "cwd": command.cwd,
-            "capabilities": {kind: capabilities for kind in ("bounding", "effective", "permitted")},
+            "capabilities": dict.fromkeys(("bounding", "effective", "permitted"), capabilities),
             "noNewPrivileges": False,
         },
         "mounts": _standard_mounts(command) + mounts,
@@ -347,7 +357,12 @@ def _id_is_mapped(path: str, number: int) -> bool:
 def _sys_mount(command: Command) -> dict[str, Any]:
     """sysfs; a user namespace without a network namespace of its own may not mount one and gets the host's, read-only."""
     if command.overlay == "user" and command.network != "none":
-        return {"destination": "/sys", "type": "bind", "source": "/sys", "options": ["rbind", "nosuid", "noexec", "nodev", "ro"]}
+        return {
+            "destination": "/sys",
+            "type": "bind",
+            "source": "/sys",
+            "options": ["rbind", "nosuid", "noexec", "nodev", "ro"],
+        }
     return {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["nosuid", "noexec", "nodev", "ro"]}
 
 
@@ -399,7 +414,9 @@ def remove_cgroup(name: str) -> None:
 
 def mount(source: str, target: str, kind: str, flags: int, options: str = "") -> None:
     """mount(2); raises `SetupError` with what was tried."""
-    result = _libc.mount(os.fsencode(source), os.fsencode(target), kind.encode(), ctypes.c_ulong(flags), os.fsencode(options) or None)
+    result = _libc.mount(
+        os.fsencode(source), os.fsencode(target), kind.encode(), ctypes.c_ulong(flags), os.fsencode(options) or None
+    )
     if result != 0:
         code = ctypes.get_errno()
         raise SetupError(f"cannot mount {kind or source} at {target}: {os.strerror(code)}")
@@ -423,5 +440,3 @@ def find_runtime(wanted: str = "") -> str:
         if path:
             return path
     return ""
-
-

@@ -211,7 +211,10 @@ def apply_words(state: State, instruction: Words, escape: str) -> State:
     if instruction.name == "VOLUME":
         if not all(instruction.words):
             raise DockerfileError("VOLUME specified can not be an empty string", where=str(instruction.place))
-        volumes: dict[str, dict[str, object]] = {**(state.run.volumes or {}), **{word: {} for word in instruction.words}}
+        volumes: dict[str, dict[str, object]] = {
+            **(state.run.volumes or {}),
+            **{word: {} for word in instruction.words},
+        }
         return state.with_run(volumes=volumes).with_history(f"VOLUME [{' '.join(instruction.words)}]")
     try:
         words = [part for word in instruction.words for part in expand(word, state.variables, Rules(escape)).words]
@@ -228,7 +231,9 @@ def apply_text(state: State, instruction: Text) -> State:
     if instruction.name == "USER":
         return state.with_run(user=text).with_history(f"USER {text}")
     if not _is_signal(text):
-        raise DockerfileError(f"invalid signal: {text}", where=str(instruction.place), hint="Write a name or a number: SIGTERM, 15.")
+        raise DockerfileError(
+            f"invalid signal: {text}", where=str(instruction.place), hint="Write a name or a number: SIGTERM, 15."
+        )
     return state.with_run(stop_signal=text).with_history(f"STOPSIGNAL {text}")
 
 
@@ -236,7 +241,11 @@ def _is_signal(text: str) -> bool:
     if text.isdigit():
         return int(text) > 0
     name = text.upper().removeprefix("SIG")
-    return f"SIG{name}" in signal.Signals.__members__ or name.startswith(("RTMIN+", "RTMAX-")) or name in ("RTMIN", "RTMAX")
+    return (
+        f"SIG{name}" in signal.Signals.__members__
+        or name.startswith(("RTMIN+", "RTMAX-"))
+        or name in ("RTMIN", "RTMAX")
+    )
 
 
 def apply_onbuild(state: State, instruction: OnBuild) -> State:
@@ -245,6 +254,6 @@ def apply_onbuild(state: State, instruction: OnBuild) -> State:
 
 
 def new_workdir(state: State, path: str) -> str:
-    """The working directory that WORKDIR path gives; a slash at its end stays."""
+    """The working directory that WORKDIR path gives; a slash at the end of an absolute one stays."""
     joined = posixpath.normpath(posixpath.join("/", state.run.working_dir or "/", path)).replace("//", "/")
-    return f"{joined}/" if path.endswith("/") and joined != "/" else joined
+    return f"{joined}/" if path.startswith("/") and path.endswith("/") and joined != "/" else joined

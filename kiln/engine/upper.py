@@ -40,7 +40,9 @@ class _Walk:
         return self._lower
 
     def run(self, stubs: set[str]) -> None:
-        for path in sorted({place for stub in stubs for place in (stub, resolve(self.lower().get, stub))}, reverse=True):
+        for path in sorted(
+            {place for stub in stubs for place in (stub, resolve(self.lower().get, stub))}, reverse=True
+        ):
             self._drop_stub(path)
         self._folder("")
 
@@ -129,7 +131,9 @@ class _Walk:
         if kind == FILE and info.st_nlink > 1:
             known = self.first.setdefault((info.st_dev, info.st_ino), path)
             if known != path:
-                self.writer.add(path, Entry(HARDLINK, mode=entry.mode, uid=entry.uid, gid=entry.gid, mtime=entry.mtime, link=known))
+                self.writer.add(
+                    path, Entry(HARDLINK, mode=entry.mode, uid=entry.uid, gid=entry.gid, mtime=entry.mtime, link=known)
+                )
                 return
         self.writer.add(path, entry, _read(full) if kind == FILE else ())
 

@@ -19,7 +19,8 @@ class Stack(msgspec.Struct, frozen=True):
 
 
 class MountWish(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A mount of a RUN step, before its content lies in a folder. `stack` or `folder` is where it comes from."""
+    """A mount of a RUN step, before its content lies in a folder. `stack` or `folder` is where it comes from; of a cache,
+    -1 for `mode`, `uid` or `gid` means what its source has (or 0755 and root)."""
 
     kind: str
     target: str

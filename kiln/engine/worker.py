@@ -22,13 +22,16 @@ from pathlib import Path
 import msgspec
 
 from kiln.engine import sandbox, seccomp, wire
+from kiln.engine.files import LayerFiles
 from kiln.engine.upper import write_upper
 from kiln.errors import KilnError
 from kiln.oci.digest import chain_id
 from kiln.store.blobs import Blobs
+from kiln.store.entry import FILE, Entry
 from kiln.store.layer import Layer
 from kiln.store.layers import Layers
 from kiln.store.snapshots import Snapshots
+from kiln.store.unpack import Unpacker
 
 _decode = msgspec.json.Decoder(wire.Request).decode
 
@@ -174,7 +177,7 @@ class _Step:
     def _mount(self, wish: wire.MountWish) -> sandbox.Mount:
         if wish.kind == "cache":
             self._make_cache(wish)
-        source = wish.folder if wish.kind == "cache" or wish.stack is None and wish.folder else wish.source
+        source = wish.folder if wish.kind == "cache" or (wish.stack is None and wish.folder) else wish.source
         kind = "bind" if wish.kind == "cache" or (wish.kind == "bind" and wish.stack is None) else wish.kind
         return sandbox.Mount(
             kind="overlay" if wish.kind == "bind" and wish.stack is not None else kind, target=wish.target, source=source,
@@ -190,18 +193,17 @@ class _Step:
             return
         work = self.folder / "new-cache"
         work.mkdir(parents=True, exist_ok=True)
+        entry = None
         if wish.stack is not None and wish.stack.diff_ids:
-            self._fill_cache(work, wish.stack, wish.source)
-        os.chown(work, wish.uid, wish.gid)
-        work.chmod(wish.mode & 0o777 & ~0o022)
+            entry = self._fill_cache(work, wish.stack, wish.source)
+        mode, uid, gid = (0o755, 0, 0) if entry is None else (entry.mode, entry.uid, entry.gid)
+        os.chown(work, uid if wish.uid < 0 else wish.uid, gid if wish.gid < 0 else wish.gid)
+        work.chmod(mode if wish.mode < 0 else wish.mode & 0o777 & ~0o022)
         with contextlib.suppress(OSError):
             work.rename(folder)
 
-    def _fill_cache(self, work: Path, stack: wire.Stack, source: str) -> None:
-        from kiln.engine.files import LayerFiles
-        from kiln.store.entry import FILE
-        from kiln.store.unpack import Unpacker
-
+    def _fill_cache(self, work: Path, stack: wire.Stack, source: str) -> Entry | None:
+        """Copies what a stage has at a path; returns the entry of the folder itself."""
         files = LayerFiles(self.layers, stack.diff_ids, stack.descriptors)
         tree = self.layers.tree(stack.diff_ids, stack.descriptors)
         with Unpacker(work) as unpacker:
@@ -210,6 +212,7 @@ class _Step:
                 content = files.chunks(path, node.entry) if node.entry.kind == FILE else iter(())
                 unpacker.add(below, node.entry, content)
             unpacker.finish()
+        return tree.get(source) if source else None
 
     def _execute(self, command: sandbox.Command, connection: socket.socket, output: list[int]) -> int:
         """The command's exit code. The connection closing ends it."""

@@ -118,7 +118,6 @@ class ImageConfig(msgspec.Struct, frozen=True, omit_defaults=True, rename={"os_v
         return Platform(self.architecture, self.os, self.variant, self.os_version)
 
 
-
 def _without_nulls(value: Any) -> Any:
     """Other tools write `null` for what they leave empty; it means the same as absent."""
     if isinstance(value, dict):
@@ -151,14 +150,14 @@ def parse_manifest(data: bytes, where: str) -> Manifest | Index:
         if not isinstance(kind, dict):
             raise msgspec.ValidationError("not an object")
         if kind.get("mediaType", "") in media.INDEXES or "manifests" in kind:
-            found: Manifest | Index = msgspec.convert(kind, Index)
-            _check_descriptors(list(found.manifests))
-            return found
+            index = msgspec.convert(kind, Index)
+            _check_descriptors(index.manifests)
+            return index
         if kind.get("schemaVersion") == 1:
             raise msgspec.ValidationError("schema 1 manifests are not supported")
-        found = msgspec.convert(kind, Manifest)
-        _check_descriptors([found.config, *found.layers])
-        return found
+        manifest = msgspec.convert(kind, Manifest)
+        _check_descriptors([manifest.config, *manifest.layers])
+        return manifest
     except msgspec.MsgspecError as bad:
         raise KilnError(f"not an image manifest: {bad}", where=where) from bad
 

@@ -52,8 +52,14 @@ def local() -> Platform:
 def parse(text: str) -> Platform:
     """A platform from `os/arch[/variant]`, or an OS or an architecture alone; raises `UsageError`."""
     parts = [part.strip().lower() for part in text.strip().split("/")]
-    if not text.strip() or len(parts) > 3 or not all(part and part.replace("-", "").replace(".", "").replace("_", "").isalnum() for part in parts):
-        raise UsageError(f"{text!r} is not a platform", hint="Write os/architecture[/variant], for example linux/arm64.")
+    if (
+        not text.strip()
+        or len(parts) > 3
+        or not all(part and part.replace("-", "").replace(".", "").replace("_", "").isalnum() for part in parts)
+    ):
+        raise UsageError(
+            f"{text!r} is not a platform", hint="Write os/architecture[/variant], for example linux/arm64."
+        )
     if len(parts) == 1:
         if parts[0] in _SYSTEMS:
             here = local()

@@ -14,7 +14,6 @@ from kiln.oci.platform import Platform, local
 from kiln.oci.platform import parse as parse_platform
 
 
-
 @dataclass(frozen=True, slots=True)
 class Origin:
     """What a name in FROM, `--from` or `from=` stands for: a stage (`stage`), or an image or named context (`name`)."""
@@ -89,7 +88,7 @@ def make_graph(program: Program, *, target: str, platform: Platform | None, args
     unknown and circular stages, `UsageError` for an unknown target."""
     here = local()
     index = find_target(program, target)
-    name = program.stages[index].name if not target else target
+    name = target if target else program.stages[index].name
     values = global_args(program, args, predefined_args(here, platform or here, name))
     graph = Graph(index, {}, values, platform or here)
     waiting = [index]
@@ -129,7 +128,9 @@ def make_vertex(program: Program, number: int, graph: Graph) -> Vertex:
     stage = program.stages[number]
     base = _base_name(program, stage, graph.global_args)
     platform, explicit = _stage_platform(program, stage, graph)
-    earlier = next((other.index for other in reversed(program.stages[:number]) if other.name and other.name == base), None)
+    earlier = next(
+        (other.index for other in reversed(program.stages[:number]) if other.name and other.name == base), None
+    )
     origin = Origin(stage=earlier) if earlier is not None else Origin(name=base)
     vertex = Vertex(stage, origin, platform, explicit)
     for instruction in stage.instructions:
@@ -235,5 +236,3 @@ def _check_cycles(graph: Graph) -> None:
                 f'cannot copy from stage "{name}", it needs to be defined before current stage "{vertex.stage.title}"',
                 where=str(vertex.stage.place),
             )
-
-

@@ -20,7 +20,9 @@ def agent_socket(spec: str, settings: Settings) -> Iterator[str]:
     paths = [Path(part) for part in spec.split(",") if part]
     if not paths:
         if not settings.ssh_auth_sock:
-            raise UsageError("--ssh: no agent runs (SSH_AUTH_SOCK is not set)", hint="Start ssh-agent, or name a key file.")
+            raise UsageError(
+                "--ssh: no agent runs (SSH_AUTH_SOCK is not set)", hint="Start ssh-agent, or name a key file."
+            )
         yield settings.ssh_auth_sock
         return
     if len(paths) == 1 and paths[0].is_socket():

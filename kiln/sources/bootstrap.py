@@ -23,7 +23,14 @@ from kiln.store.layer import Compression
 from kiln.store.store import Store
 
 _EPOCH = 1577836800  # 2020-01-01
-_DEBIAN = {"amd64": "amd64", "arm64": "arm64", "386": "i386", "ppc64le": "ppc64el", "s390x": "s390x", "riscv64": "riscv64"}
+_DEBIAN = {
+    "amd64": "amd64",
+    "arm64": "arm64",
+    "386": "i386",
+    "ppc64le": "ppc64el",
+    "s390x": "s390x",
+    "riscv64": "riscv64",
+}
 _DROPPED = ("dev/", "proc/", "sys/", "var/lib/apt/lists/", "var/cache/apt/", "var/log/", "tmp/", "run/")
 _EMPTIED = ("etc/machine-id", "etc/hostname", "etc/resolv.conf")
 _KEPT = frozenset(
@@ -97,7 +104,17 @@ def _passed_on() -> dict[str, str]:
     """What package downloads may need of the environment: proxies and folders."""
     import os
 
-    names = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "HOME", "TMPDIR", "SSL_CERT_FILE")
+    names = (
+        "http_proxy",
+        "https_proxy",
+        "no_proxy",
+        "HTTP_PROXY",
+        "HTTPS_PROXY",
+        "NO_PROXY",
+        "HOME",
+        "TMPDIR",
+        "SSL_CERT_FILE",
+    )
     return {name: os.environ[name] for name in names if name in os.environ}
 
 

@@ -14,7 +14,7 @@ from kiln.settings import Settings
 from kiln.sources.fetch import clone, download, parse_git
 from kiln.store import tarread
 from kiln.store.compress import Inflater
-from kiln.store.entry import CHAR, BLOCK, FILE, HARDLINK, parents, Entry, DIR
+from kiln.store.entry import BLOCK, CHAR, DIR, FILE, HARDLINK, Entry, parents
 from kiln.store.unpack import Unpacker
 
 _GIT = re.compile(r"^(?:git://|ssh://|git@|github\.com/|https?://[^#?]+\.git(?:[#?].*)?$)")
@@ -34,7 +34,9 @@ def open_context(text: str, scratch: Path, settings: Settings, cancel: Cancel) -
             return _from_stream(file.read, text, scratch)
     folder = Path(text)
     if not folder.exists():
-        raise UsageError(f"the context {text!r} does not exist", hint="Give the path of a folder, - for a tar, or a URL.")
+        raise UsageError(
+            f"the context {text!r} does not exist", hint="Give the path of a folder, - for a tar, or a URL."
+        )
     if not folder.is_dir():
         raise UsageError(f"the context {text!r} is no folder", hint="Give the folder, and the Dockerfile with -f.")
     return Context("folder", folder.absolute(), name=str(folder.absolute()))
@@ -77,6 +79,8 @@ def unpack_stream(stream: Inflater, folder: Path, name: str) -> None:
             if member.entry.kind == DIR:
                 made.add(member.path)
             if member.entry.kind == HARDLINK and not (folder / member.entry.link).exists():
-                raise SourceError(f"the archive has a hard link to {member.entry.link}, which it does not hold", where=name)
+                raise SourceError(
+                    f"the archive has a hard link to {member.entry.link}, which it does not hold", where=name
+                )
             content = member.chunks() if member.entry.kind == FILE else iter(())
             unpacker.add(member.path, member.entry, content)

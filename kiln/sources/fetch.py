@@ -79,7 +79,9 @@ def download(url: str, folder: Path, settings: Settings, cancel: Cancel, *, limi
             finally:
                 response.drain_conn() if location else response.close()
     except urllib3.exceptions.HTTPError as bad:
-        raise SourceError(f"cannot be fetched: {bad}", where=_shown(url), hint="Check the address and the network.") from bad
+        raise SourceError(
+            f"cannot be fetched: {bad}", where=_shown(url), hint="Check the address and the network."
+        ) from bad
     finally:
         manager.clear()
     raise SourceError("too many redirects", where=_shown(url))
@@ -147,7 +149,12 @@ def clone(source: GitSource, folder: Path, *, keep_git: bool, checksum: str = ""
     ref = source.ref or "HEAD"
     if run("fetch", "--quiet", "--depth=1", "origin", "--", ref, check=False):
         run("fetch", "--quiet", "--tags", "--force", "origin", "+refs/heads/*:refs/remotes/origin/*")
-        run("checkout", "--quiet", "--detach", ref if run("rev-parse", "--verify", "--quiet", ref, check=False) == 0 else f"origin/{ref}")
+        run(
+            "checkout",
+            "--quiet",
+            "--detach",
+            ref if run("rev-parse", "--verify", "--quiet", ref, check=False) == 0 else f"origin/{ref}",
+        )
     else:
         run("checkout", "--quiet", "--detach", "FETCH_HEAD")
     if (place / ".gitmodules").exists():
@@ -189,5 +196,11 @@ class _Git:
 
     def _run(self, args: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [self._git, *args], cwd=self._folder, env=self._env, capture_output=True, text=True, errors="replace", check=False
+            [self._git, *args],
+            cwd=self._folder,
+            env=self._env,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
         )

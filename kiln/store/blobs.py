@@ -116,8 +116,7 @@ class Blobs:
 
     def get(self, digest: str) -> bytes:
         """Small content, checked; raises `CorruptError` or `StoreError`."""
-        data = b"".join(self.stream(digest))
-        return data
+        return b"".join(self.stream(digest))
 
     def open(self, digest: str) -> IO[bytes]:
         """The blob as a file, unchecked; raises `StoreError` if it is not here. Opening counts as use."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import bz2
 import lzma
 import sys
-from typing import Protocol
+from typing import Any, Protocol, cast
 
 from kiln.errors import SourceError
 from kiln.store.tarread import ReadSome
@@ -43,7 +43,8 @@ def compressor(kind: str, level: int | None = None) -> Compressor:
     return stream
 
 
-def _zstd():  # type: ignore[no-untyped-def]  # noqa: ANN202
+def _zstd() -> Any:
+    """The zstd module: the standard library's, or its backport."""
     if sys.version_info >= (3, 14):
         from compression import zstd
     else:
@@ -59,6 +60,18 @@ def detect(head: bytes) -> str:
     return "none"
 
 
+def _errors(kind: str) -> tuple[type[Exception], ...]:
+    """What a kind's decompressor raises for damaged data."""
+    if kind == "zstd":
+        zstd_error: type[Exception] = _zstd().ZstdError
+        return (zstd_error,)
+    if kind == "gzip":
+        from isal import isal_zlib
+
+        return (cast("type[Exception]", isal_zlib.error),)
+    return ()
+
+
 class Inflater:
     """Reads a stream decompressed, whatever of the known kinds it is in; output is bounded by what is asked for."""
 
@@ -70,7 +83,7 @@ class Inflater:
             head += piece
         self.kind = detect(head)
         self._input = head
-        self._stream = self._new() if self.kind != "none" else None
+        self._stream: Any = self._new() if self.kind != "none" else None
         self._ended = False
 
     def read(self, size: int) -> bytes:
@@ -80,12 +93,8 @@ class Inflater:
             return data or self._read(size)
         try:
             return self._inflate(size)
-        except (OSError, EOFError, ValueError, lzma.LZMAError) as bad:
+        except (OSError, EOFError, ValueError, lzma.LZMAError, *_errors(self.kind)) as bad:
             raise self._bad(str(bad)) from bad
-        except Exception as bad:
-            if "zstd" in type(bad).__module__ or "isal" in type(bad).__module__ or type(bad).__name__ in ("ZstdError", "IsalError", "error"):
-                raise self._bad(str(bad)) from bad
-            raise
 
     def _inflate(self, size: int) -> bytes:
         while not self._ended:
@@ -107,7 +116,9 @@ class Inflater:
         return b""
 
     def _pending(self) -> bool:
-        return bool(getattr(self._stream, "unconsumed_tail", b"")) or getattr(self._stream, "needs_input", True) is False
+        return (
+            bool(getattr(self._stream, "unconsumed_tail", b"")) or getattr(self._stream, "needs_input", True) is False
+        )
 
     def _decompress(self, size: int) -> bytes:
         data = getattr(self._stream, "unconsumed_tail", b"") + self._input
@@ -127,7 +138,8 @@ class Inflater:
         self._input = rest
         return True
 
-    def _new(self):  # type: ignore[no-untyped-def]  # noqa: ANN202
+    def _new(self) -> Any:
+        """A decompressor for the next member; all kinds have decompress, eof and unused_data."""
         if self.kind == "gzip":
             from isal import isal_zlib
 

@@ -17,16 +17,18 @@ from kiln.store.layer import Compression, Layer
 from kiln.store.layers import Layers
 
 
-def convert(layers: Layers, diff_id: str, descriptor: Descriptor, compression: Compression, epoch: int | None = None) -> Layer:
+def convert(
+    layers: Layers, diff_id: str, descriptor: Descriptor, compression: Compression, epoch: int | None = None
+) -> Layer:
     """The layer compressed as wanted; with `epoch`, times later than it become it (and so the diffID changes).
 
     What was converted once is found again.
     """
     if epoch is None:
         for known in layers.blobs_of(diff_id):
-            if media.compression_of(known.media_type) == compression.kind and layers.blobs.has(known.digest):
-                if compression.level is None or known.digest == descriptor.digest:
-                    return Layer(diff_id, known)
+            fits = media.compression_of(known.media_type) == compression.kind
+            if fits and compression.level is None and layers.blobs.has(known.digest):
+                return Layer(diff_id, known)
     record = _record_path(layers, diff_id, compression, epoch)
     data = read_whole(record)
     if data is not None:

@@ -18,7 +18,7 @@ def write_whole(path: Path, data: bytes, *, mode: int = 0o644, sync: bool = Fals
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         fd = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-        with open(fd, "wb") as file:  # noqa: PTH123 (a descriptor, not a path)
+        with open(fd, "wb") as file:
             file.write(data)
             file.flush()
             if sync:

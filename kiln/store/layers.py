@@ -110,7 +110,9 @@ class Layers:
             return Tree()
         chains = [chain_id(diff_ids[:count]) for count in range(len(diff_ids) + 1)]
         with self._tree_lock:
-            start = next(count for count in range(len(chains) - 1, -1, -1) if count == 0 or chains[count] in self._trees)
+            start = next(
+                count for count in range(len(chains) - 1, -1, -1) if count == 0 or chains[count] in self._trees
+            )
             merged = self._trees[chains[start]] if start else Tree()
             if start == len(diff_ids):
                 self._trees.move_to_end(chains[start])
@@ -193,7 +195,9 @@ def _pread(fd: int, offset: int, size: int) -> Iterator[bytes]:
     while size:
         data = os.pread(fd, min(size, _CHUNK), offset)
         if not data:
-            raise StoreError("an uncompressed layer in the store is too short", hint="Run `kiln prune` and build again.")
+            raise StoreError(
+                "an uncompressed layer in the store is too short", hint="Run `kiln prune` and build again."
+            )
         offset, size = offset + len(data), size - len(data)
         yield data
 

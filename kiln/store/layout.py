@@ -88,9 +88,7 @@ class Layout:
         data = self._blobs.get(descriptor.digest)
         return Stored(descriptor, parse_manifest(data, descriptor.digest))
 
-    def put_image(
-        self, image: Image, *, docker: bool = False, annotations: dict[str, str] | None = None
-    ) -> Descriptor:
+    def put_image(self, image: Image, *, docker: bool = False, annotations: dict[str, str] | None = None) -> Descriptor:
         """Stores the config and the manifest of an image whose layers are here; returns the manifest's descriptor."""
         config, manifest = documents(image, docker=docker, annotations=annotations)
         self._blobs.put(config)

@@ -41,9 +41,7 @@ class Snapshots:
 
     def lowers(self, diff_ids: tuple[str, ...], descriptors: tuple[Descriptor, ...]) -> list[Path]:
         """The folders of a stack of layers, base first; missing ones are unpacked."""
-        return [
-            self._one(diff_ids[: count + 1], descriptors[: count + 1]) / "fs" for count in range(len(diff_ids))
-        ]
+        return [self._one(diff_ids[: count + 1], descriptors[: count + 1]) / "fs" for count in range(len(diff_ids))]
 
     def has(self, chain: str) -> bool:
         """Whether the snapshot is here and whole; asking counts as use."""

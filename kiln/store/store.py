@@ -1,9 +1,9 @@
 """One store folder: an OCI layout with, beside it, what Kiln knows about its content.
 
-    oci-layout index.json blobs/   the layout, readable by any tool
-    toc/ layers/ cache/            small facts: tables of contents, which blob holds which layer, step results
-    tars/ snapshots/ mounts/       larger copies that can be made again: uncompressed layers, unpacked layers, cache mounts
-    index/ locks/ logs/ tmp/       file hashes by stat, locks, logs of RUN steps, scratch space of running processes
+oci-layout index.json blobs/   the layout, readable by any tool
+toc/ layers/ cache/            small facts: tables of contents, which blob holds which layer, step results
+tars/ snapshots/ mounts/       larger copies that can be made again: uncompressed layers, unpacked layers, cache mounts
+index/ locks/ logs/ tmp/       file hashes by stat, locks, logs of RUN steps, scratch space of running processes
 """
 
 from __future__ import annotations
@@ -48,9 +48,14 @@ class Store:
             (self.root / "blobs" / "sha256").mkdir(parents=True, exist_ok=True)
         except OSError as bad:
             raise disk_error(bad, self.root / "blobs") from bad
-        if any(entry.name not in ("blobs", "tmp", "locks") and not entry.name.startswith(".") for entry in self.root.iterdir()):
+        if any(
+            entry.name not in ("blobs", "tmp", "locks") and not entry.name.startswith(".")
+            for entry in self.root.iterdir()
+        ):
             raise StoreError(
-                "the folder is not empty and no store", where=str(self.root), hint="Name another with --home or KILN_HOME."
+                "the folder is not empty and no store",
+                where=str(self.root),
+                hint="Name another with --home or KILN_HOME.",
             )
         write_whole(self.root / "index.json", b'{"schemaVersion":2,"manifests":[]}')
         write_whole(marker, _LAYOUT)

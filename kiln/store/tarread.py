@@ -30,7 +30,17 @@ from kiln.store.entry import (
 _BLOCK = 512
 _MAX_EXTENDED = 1 << 20
 _MAX_MAP = 1 << 22
-_KINDS = {b"0": FILE, b"\0": FILE, b"7": FILE, b"1": HARDLINK, b"2": SYMLINK, b"3": CHAR, b"4": BLOCK, b"5": DIR, b"6": FIFO}
+_KINDS = {
+    b"0": FILE,
+    b"\0": FILE,
+    b"7": FILE,
+    b"1": HARDLINK,
+    b"2": SYMLINK,
+    b"3": CHAR,
+    b"4": BLOCK,
+    b"5": DIR,
+    b"6": FIFO,
+}
 _ZERO = bytes(_BLOCK)
 
 ReadSome = Callable[[int], bytes]
@@ -75,7 +85,9 @@ class Source:
 
     def bad(self, why: str) -> SourceError:
         """An error that names the archive and the place in it."""
-        return SourceError(f"{why} (at byte {self.position})", where=self.name, hint="Check the archive, for example with tar -t.")
+        return SourceError(
+            f"{why} (at byte {self.position})", where=self.name, hint="Check the archive, for example with tar -t."
+        )
 
 
 @dataclass(slots=True)
@@ -222,9 +234,7 @@ def _pax_records(data: bytes, source: Source) -> Iterator[tuple[str, bytes]]:
         yield "GNU.sparse.map", b",".join(offsets)
 
 
-def _member(
-    block: bytes, kind: bytes, size: int, extended: _Extended, source: Source
-) -> tuple[Member | None, int]:
+def _member(block: bytes, kind: bytes, size: int, extended: _Extended, source: Source) -> tuple[Member | None, int]:
     """(member or None for a type that is passed over, bytes stored for it)."""
     records = extended.records
     try:
@@ -272,7 +282,9 @@ def _name(block: bytes) -> bytes:
 
 
 def _xattrs(records: dict[str, bytes]) -> dict[str, bytes] | None:
-    found = {key.removeprefix("SCHILY.xattr."): value for key, value in records.items() if key.startswith("SCHILY.xattr.")}
+    found = {
+        key.removeprefix("SCHILY.xattr."): value for key, value in records.items() if key.startswith("SCHILY.xattr.")
+    }
     return found or None
 
 

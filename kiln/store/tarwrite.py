@@ -37,8 +37,8 @@ def padding(size: int) -> bytes:
 def header(path: str, entry: Entry) -> bytes:
     """The header blocks of one entry (pax records first, if it needs them); the content follows them."""
     if entry.kind == WHITEOUT:
-        folder, slash, name = path.rpartition("/")
-        path, entry = f"{folder}{slash}{WHITEOUT_PREFIX}{name}", Entry(FILE, mtime=entry.mtime)
+        folder, slash, last = path.rpartition("/")
+        path, entry = f"{folder}{slash}{WHITEOUT_PREFIX}{last}", Entry(FILE, mtime=entry.mtime)
     name = os.fsencode(path + "/" if entry.kind == DIR else path)
     link = os.fsencode(entry.link) if entry.kind in (SYMLINK, HARDLINK) else b""
     size = entry.size if entry.kind == FILE else 0

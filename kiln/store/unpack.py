@@ -48,7 +48,9 @@ class Unpacker:
                 raise disk_error(bad, self.root) from bad
             raise StoreError(
                 f"/{path} cannot be unpacked: {bad.strerror}",
-                hint="Without root, owners beyond the mapped ids and device files cannot be made." if bad.errno in (1, 22) else "",
+                hint="Without root, owners beyond the mapped ids and device files cannot be made."
+                if bad.errno in (1, 22)
+                else "",
             ) from bad
 
     def finish(self) -> None:
