@@ -80,9 +80,7 @@ def refuse(program: Program, args: Mapping[str, str], found: Sequence[Finding]) 
         )
 
 
-def _check_stages(
-    program: Program, given: Given, stages: Collection[int] | None, env_of: EnvOf, notes: Notes
-) -> None:
+def _check_stages(program: Program, given: Given, stages: Collection[int] | None, env_of: EnvOf, notes: Notes) -> None:
     scopes: dict[int, Scope] = {}
     for stage in program.stages:
         if stages is None or stage.index in stages:

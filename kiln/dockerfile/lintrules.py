@@ -89,9 +89,7 @@ _TABLE = (
         " image changes",
         "Relative workdir {0} can have unexpected results if the base image changes",
     ),
-    Rule(
-        "UndefinedVar", "Variables should be defined before their use", "Usage of undefined variable '${0}'{1}"
-    ),
+    Rule("UndefinedVar", "Variables should be defined before their use", "Usage of undefined variable '${0}'{1}"),
     Rule(
         "MultipleInstructionsDisallowed",
         "Multiple instructions of the same type should not be used in the same stage",
@@ -187,7 +185,9 @@ def _parse(text: str, where: str) -> Config:
         name = name.strip()
         if not equals or name not in _OPTIONS:
             hint = did_you_mean(name, _OPTIONS) or "Write it without spaces, for example skip=RuleA,RuleB;error=true."
-            raise DockerfileError(f'failed to parse check options: invalid check option "{name}"', where=where, hint=hint)
+            raise DockerfileError(
+                f'failed to parse check options: invalid check option "{name}"', where=where, hint=hint
+            )
         options[name] = value.strip()
     return Config(_names(options, "skip"), _names(options, "experimental"), _is_true(options.get("error", "0"), where))
 
@@ -198,7 +198,7 @@ def _names(options: Mapping[str, str], option: str) -> frozenset[str]:
 
 def _is_true(text: str, where: str) -> bool:
     if text not in TRUE | FALSE:
-        message = f'failed to parse check options: error={text} is neither true nor false'
+        message = f'failed to parse check options: failed to parse check option "error={text}"'
         raise DockerfileError(message, where=where, hint="Write error=true.")
     return text in TRUE
 
