@@ -99,7 +99,8 @@ class _Counts:
 
     def __call__(self, event: events.Event) -> None:
         with self._lock:
-            if isinstance(event, events.StepFinished) and not event.error and "." in event.step:
+            counted = isinstance(event, events.StepFinished) and not event.step.startswith(("pull ", "push "))
+            if isinstance(event, events.StepFinished) and counted and not event.error:
                 self.cached += event.cached
                 self.ran += not event.cached
             self._report(event)

@@ -28,6 +28,7 @@ from kiln.errors import KilnError
 from kiln.oci.digest import chain_id
 from kiln.store.blobs import Blobs
 from kiln.store.entry import FILE, Entry
+from kiln.store.files import try_lock
 from kiln.store.layer import Layer
 from kiln.store.layers import Layers
 from kiln.store.snapshots import Snapshots
@@ -119,23 +120,25 @@ def _answer(request: wire.Request, connection: socket.socket, output: list[int],
             shutil.rmtree(path, ignore_errors=True)
         return wire.Reply()
     if isinstance(request, wire.ShellRequest):
-        return _Step(request.run, overlay).shell(connection, output)
-    return _Step(request, overlay).run(connection, output)
+        return _Step(request.run, overlay, connection).shell(output)
+    return _Step(request, overlay, connection).run(output)
 
 
 class _Step:
     """One RUN step inside a handler."""
 
-    def __init__(self, request: wire.RunRequest, overlay: str) -> None:
+    def __init__(self, request: wire.RunRequest, overlay: str, connection: socket.socket) -> None:
+        self.connection = connection
         self.request = request
         self.overlay = overlay
         self.folder = Path(request.scratch) / f"run-{request.id}"
         blobs = Blobs(Path(request.store))
         blobs.scratch = Path(request.scratch)
         self.layers = Layers(Path(request.store), blobs)
+        self.locks: list[int] = []
         self.snapshots = Snapshots(Path(request.store), self.layers, Path(request.scratch), overlay)
 
-    def run(self, connection: socket.socket, output: list[int]) -> wire.Reply:
+    def run(self, output: list[int]) -> wire.Reply:
         """Runs the command, then makes the layer."""
         begin = time.monotonic()
         for name in ("upper", "work", "bundle"):
@@ -143,7 +146,7 @@ class _Step:
         (self.folder / "upper").chmod(0o755)
         kept = False
         try:
-            code = self._execute(self._command(self.request.args), connection, output)
+            code = self._execute(self._command(self.request.args), output)
             if code == 0:
                 return wire.Reply(layer=self._commit(), seconds=time.monotonic() - begin)
             kept = self.request.debug
@@ -153,10 +156,10 @@ class _Step:
             if not kept:
                 shutil.rmtree(self.folder, ignore_errors=True)
 
-    def shell(self, connection: socket.socket, output: list[int]) -> wire.Reply:
+    def shell(self, output: list[int]) -> wire.Reply:
         """A shell where a failed step stopped; then its folder goes."""
         try:
-            return wire.Reply(code=self._execute(self._command(("/bin/sh",)), connection, output))
+            return wire.Reply(code=self._execute(self._command(("/bin/sh",)), output))
         finally:
             sandbox.remove_cgroup(self.request.id)
             shutil.rmtree(self.folder, ignore_errors=True)
@@ -175,23 +178,44 @@ class _Step:
         return tuple(str(path) for path in self.snapshots.lowers(stack.diff_ids, stack.descriptors))
 
     def _mount(self, wish: wire.MountWish) -> sandbox.Mount:
+        """A mount as the sandbox takes it: every folder is at hand."""
+        kind, source = wish.kind, wish.source
+        lowers: tuple[str, ...] = ()
         if wish.kind == "cache":
-            self._make_cache(wish)
-        source = wish.folder if wish.kind == "cache" or (wish.stack is None and wish.folder) else wish.source
-        kind = "bind" if wish.kind == "cache" or (wish.kind == "bind" and wish.stack is None) else wish.kind
+            kind, source = "bind", self._cache_folder(wish)
+        elif wish.kind == "bind" and wish.stack is not None:
+            kind, lowers = "overlay", self._lowers(wish.stack)
+        elif wish.kind == "bind":
+            source = wish.folder
         return sandbox.Mount(
-            kind="overlay" if wish.kind == "bind" and wish.stack is not None else kind, target=wish.target, source=source,
-            writable=wish.writable, lowers=self._lowers(wish.stack) if wish.stack is not None and wish.kind == "bind" else (),
-            size=wish.size, data=wish.data, mode=wish.mode, uid=wish.uid, gid=wish.gid,
+            kind=kind, target=wish.target, source=source, writable=wish.writable, lowers=lowers, size=wish.size,
+            data=wish.data, mode=wish.mode, uid=wish.uid, gid=wish.gid,
         )  # fmt: skip
 
-    def _make_cache(self, wish: wire.MountWish) -> None:
+    def _cache_folder(self, wish: wire.MountWish) -> str:
+        """The folder of a cache mount: waited for if it is `locked`; one of its own if it is `private` and in use."""
+        place = Path(wish.folder)
+        os.utime(place.parent)
+        number = 0
+        while True:
+            folder = place if number == 0 else place.with_name(f"data-{number}")
+            if wish.sharing == "shared":
+                break
+            fd = try_lock(place.parent / f"lock-{number}")
+            if fd is not None:
+                self.locks.append(fd)
+                break
+            if wish.sharing == "private":
+                number += 1
+            elif select.select([self.connection], [], [], 0.05)[0]:
+                raise KilnError("cancelled while it waited for a cache mount")
+        if not folder.exists():
+            self._make_cache(wish, folder)
+        return str(folder)
+
+    def _make_cache(self, wish: wire.MountWish, folder: Path) -> None:
         """A cache folder that is new gets its owner, mode, and what its `from` holds."""
-        folder = Path(wish.folder)
-        os.utime(folder.parent)
-        if folder.exists():
-            return
-        work = self.folder / "new-cache"
+        work = self.folder / f"new-{folder.parent.name}"
         work.mkdir(parents=True, exist_ok=True)
         entry = None
         if wish.stack is not None and wish.stack.diff_ids:
@@ -214,14 +238,14 @@ class _Step:
             unpacker.finish()
         return tree.get(source) if source else None
 
-    def _execute(self, command: sandbox.Command, connection: socket.socket, output: list[int]) -> int:
+    def _execute(self, command: sandbox.Command, output: list[int]) -> int:
         """The command's exit code. The connection closing ends it."""
         failure_read, failure_write = os.pipe()
         null = os.open(os.devnull, os.O_RDONLY)
         stdin, stdout, stderr = output if len(output) == 3 else (null, output[0], output[-1])
         pid = sandbox.start(command, stdin, stdout, stderr, failure_write)
         os.close(failure_write)
-        code = _wait(pid, connection)
+        code = _wait(pid, self.connection)
         failure = os.read(failure_read, 65536).decode(errors="replace")
         if failure:
             raise sandbox.SetupError(failure)
