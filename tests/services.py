@@ -6,19 +6,34 @@ Everything listens on loopback only, on a free port, and ends with the test sess
 from __future__ import annotations
 
 import base64
+import contextlib
+import hashlib
 import http.client
+import io
 import json
+import os
 import shutil
 import socket
 import ssl
 import subprocess
+import sys
+import tarfile
+import tempfile
 import threading
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any, TypeVar
 from urllib.parse import parse_qs, parse_qsl, urlsplit
 
+from tests.conformance.flatten import Entry as FlatEntry
+from tests.conformance.flatten import read_image
+
+SOURCE = Path(__file__).parents[1]
+REF_NAME = "org.opencontainers.image.ref.name"
+T = TypeVar("T")
 USER, PASSWORD = "builder", "s3cret:with,colon"
 REGISTRY = shutil.which("docker-registry", path="/usr/bin:/usr/local/bin:/usr/sbin")
 
@@ -260,3 +275,305 @@ def ask(host: str, method: str, path: str, headers: dict | None = None) -> tuple
         return response.status, response.read()
     finally:
         connection.close()
+
+
+def wait_for(what: Callable[[], T], seconds: float = 10.0) -> T:
+    """The first true answer of `what`; raises AssertionError when none came in time."""
+    deadline = time.monotonic() + seconds
+    while not (found := what()):
+        assert time.monotonic() < deadline, f"waited {seconds:g} s in vain"
+        time.sleep(0.02)
+    return found
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A command that ended: its exit code (negative for a signal), what it wrote, the most memory it had (bytes)."""
+
+    code: int
+    out: str
+    err: str
+    memory: int = 0
+
+    @property
+    def text(self) -> str:
+        return self.out + self.err
+
+
+@dataclass(frozen=True)
+class Kiln:
+    """The command as a user calls it, on a home of its own. `env` is on top of a small environment."""
+
+    home: Path
+    env: Mapping[str, str] = field(default_factory=dict)
+    prefix: tuple[str, ...] = ()
+
+    @property
+    def store(self) -> Path:
+        return self.home / "store"
+
+    def argv(self, *words: object) -> list[str]:
+        return [*self.prefix, sys.executable, "-m", "kiln", "--home", str(self.home), *map(str, words)]
+
+    def environment(self) -> dict[str, str]:
+        kept = {name: os.environ[name] for name in ("PATH", "TMPDIR", "LANG") if name in os.environ}
+        return {**kept, "PYTHONPATH": str(SOURCE), "HOME": str(self.home), **self.env}
+
+    def start(self, *words: object, **more: Any) -> subprocess.Popen[bytes]:
+        """Starts it in a process group of its own; its output is in pipes unless `more` says otherwise."""
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL}
+        return subprocess.Popen(
+            self.argv(*words), env=self.environment(), start_new_session=True, cwd="/", **{**pipes, **more}
+        )
+
+    def run(self, *words: object, code: int | None = 0, data: bytes = b"", seconds: float = 60) -> Ended:
+        """Runs it to its end; another exit code than `code`, and any traceback, fails the test."""
+        ended = self._run(words, data, seconds)
+        assert "Traceback" not in ended.err and "a fault in Kiln" not in ended.err, ended.err
+        assert code is None or ended.code == code, f"exit code {ended.code}, not {code}:\n{ended.text}"
+        return ended
+
+    def _run(self, words: tuple[object, ...], data: bytes, seconds: float) -> Ended:
+        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err, tempfile.TemporaryFile() as given:
+            given.write(data)
+            given.seek(0)
+            process = self.start(*words, stdin=given, stdout=out, stderr=err)
+            timer = threading.Timer(seconds, process.kill)
+            timer.start()
+            _, status, usage = os.wait4(process.pid, 0)
+            timer.cancel()
+            process.returncode = os.waitstatus_to_exitcode(status)
+            out.seek(0)
+            err.seek(0)
+            memory = usage.ru_maxrss * 1024
+            return Ended(process.returncode, out.read().decode(), err.read().decode(errors="replace"), memory)
+
+    def build(self, context: object, *flags: object, code: int | None = 0, **more: Any) -> Ended:
+        """`kiln build` with plain progress."""
+        return self.run("build", "--progress", "plain", *flags, context, code=code, **more)
+
+    def digest(self, name: str) -> str:
+        """The digest of what a name of the store points at."""
+        found = [entry for entry in self.index() if entry["annotations"][REF_NAME].endswith(name)]
+        assert len(found) == 1, (name, found)
+        return found[0]["digest"]
+
+    def index(self) -> list[dict]:
+        return json.loads((self.store / "index.json").read_bytes())["manifests"]
+
+    def blob(self, digest: str) -> bytes:
+        return (self.store / "blobs" / "sha256" / digest.partition(":")[2]).read_bytes()
+
+    def manifest(self, name: str) -> dict:
+        """The manifest of an image of the store."""
+        return json.loads(self.blob(self.digest(name)))
+
+    def config(self, name: str) -> dict:
+        """The config of an image of the store."""
+        return json.loads(self.blob(self.manifest(name)["config"]["digest"]))
+
+    def layers(self, name: str) -> list[dict[str, tarfile.TarInfo]]:
+        """The members of each layer by name, with their content as the attribute `data`."""
+        return [members(self.blob(layer["digest"])) for layer in self.manifest(name)["layers"]]
+
+    def files(self, name: str) -> Mapping[str, FlatEntry]:
+        """The files of an image by path, as a container would see them."""
+        with tempfile.TemporaryDirectory() as folder:
+            place = Path(folder) / "image.tar"
+            with tempfile.TemporaryDirectory() as empty:
+                (Path(empty) / "Dockerfile").write_text(f"FROM {name}\n")
+                self.build(empty, "--output", f"type=oci,dest={place}")
+            return read_image(place).files
+
+    def blobs(self) -> set[str]:
+        return {path.name for path in (self.store / "blobs" / "sha256").iterdir()}
+
+    def damaged(self) -> list[str]:
+        """What is wrong with the store: blobs that have not their digest, names that lead nowhere."""
+        wrong = [
+            path.name
+            for path in (self.store / "blobs" / "sha256").iterdir()
+            if hashlib.sha256(path.read_bytes()).hexdigest() != path.name
+        ]
+        return wrong + [entry["digest"] for entry in self.index() for entry in self._lost(entry["digest"])]
+
+    def _lost(self, digest: str) -> list[dict]:
+        if digest.partition(":")[2] not in self.blobs():
+            return [{"digest": digest}]
+        document = json.loads(self.blob(digest))
+        if "manifests" in document:
+            return [lost for entry in document["manifests"] for lost in self._lost(entry["digest"])]
+        wanted = [document["config"], *document["layers"]]
+        return [entry for entry in wanted if entry["digest"].partition(":")[2] not in self.blobs()]
+
+    def scratch(self) -> list[str]:
+        """What lies in the folder for scratch space."""
+        return sorted(path.name for path in (self.store / "tmp").iterdir())
+
+    def mounts(self) -> list[str]:
+        """Mounts of this mount namespace that have to do with the home."""
+        return [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if f"{self.home}/" in line]
+
+
+def members(blob: bytes) -> dict[str, tarfile.TarInfo]:
+    """The members of a layer (gzip, zstd or plain) by name; a file's content is its attribute `data`."""
+    if blob.startswith(b"\x28\xb5\x2f\xfd"):
+        from backports import zstd
+
+        blob = zstd.decompress(blob)
+    with tarfile.open(fileobj=io.BytesIO(blob)) as archive:
+        found = {}
+        for member in archive:
+            content = archive.extractfile(member) if member.isreg() else None
+            member.data = content.read() if content else b""  # type: ignore[attr-defined]
+            found[member.name] = member
+        return found
+
+
+def processes_with(word: str) -> list[int]:
+    """Processes that have this word in their command line, this one left out."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if word.encode() in (folder / "cmdline").read_bytes() and int(folder.name) != os.getpid():
+                found.append(int(folder.name))
+    return found
+
+
+def cgroups_of(pid: int) -> list[Path]:
+    """The folders of Kiln's cgroups that a process is in."""
+    found = []
+    for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
+        path = line.split(":", 2)[2]
+        if "/kiln/" in path:
+            found += [folder for root in CGROUPS for folder in [Path(f"{root}{path}")] if folder.is_dir()]
+    return found
+
+
+CGROUPS = ["/sys/fs/cgroup", *map(str, Path("/sys/fs/cgroup").glob("[a-z]*/"))]
+
+
+class Http:
+    """A small HTTP server: `answers` maps a path to (status, headers, body); a body that is callable writes itself."""
+
+    def __init__(self, answers: Mapping[str, Any]) -> None:
+        self.answers = dict(answers)
+        self.asked: list[str] = []
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self._server.daemon_threads = True
+        self._server.block_on_close = False
+        self.host = f"127.0.0.1:{self._server.server_address[1]}"
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> Http:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+    def _handler(server) -> type[BaseHTTPRequestHandler]:
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                server.asked.append(f"{self.command} {self.path}")
+                status, headers, body = server.answers.get(self.path.partition("?")[0], (404, {}, b""))
+                self.send_response(status)
+                for name, value in headers.items():
+                    self.send_header(name, value)
+                if not callable(body) and "Content-Length" not in headers:
+                    self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                with contextlib.suppress(OSError):
+                    if callable(body):
+                        body(self.wfile)
+                    elif self.command != "HEAD":
+                        self.wfile.write(body)
+
+            do_HEAD = do_GET
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        return Handler
+
+
+def foreign_image(*layers: bytes, diff_ids: list[str] | None = None, name: str = "hostile") -> dict[str, Any]:
+    """The answers of a registry (for `Http`) that has one image of these plain tars, whatever is in them."""
+    digests = [sha256_of(layer) for layer in layers]
+    config = json.dumps(
+        {"architecture": "amd64", "os": "linux", "config": {}, "rootfs": {"type": "layers", "diff_ids": diff_ids or digests}}
+    ).encode()
+    kind = "application/vnd.oci.image.manifest.v1+json"
+    manifest = json.dumps(
+        {
+            "schemaVersion": 2, "mediaType": kind,
+            "config": {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": sha256_of(config), "size": len(config)},
+            "layers": [
+                {"mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": digest, "size": len(layer)}
+                for digest, layer in zip(digests, layers, strict=True)
+            ],
+        }
+    ).encode()  # fmt: skip
+    headers = {"Content-Type": kind, "Docker-Content-Digest": sha256_of(manifest)}
+    return {
+        "/v2/": (200, {}, b"{}"),
+        f"/v2/{name}/manifests/1": (200, headers, manifest),
+        f"/v2/{name}/manifests/{sha256_of(manifest)}": (200, headers, manifest),
+        f"/v2/{name}/blobs/{sha256_of(config)}": (200, {}, config),
+        **{f"/v2/{name}/blobs/{digest}": (200, {}, layer) for digest, layer in zip(digests, layers, strict=True)},
+    }
+
+
+def sha256_of(data: bytes) -> str:
+    """The digest of bytes, as a registry names it."""
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+
+class DockerDaemon:
+    """A Docker daemon by hand, with folders and a socket of its own and no network for containers."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.socket = f"unix://{folder}/docker.sock"
+
+    def start(self) -> DockerDaemon:
+        """Starts it and waits until it answers; raises RuntimeError with its log if it does not."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / "daemon.json").write_text("{}")
+        self._log = (self.folder / "log").open("ab")
+        self._process = subprocess.Popen(
+            [
+                "dockerd", f"--config-file={self.folder}/daemon.json", f"--data-root={self.folder}/data",
+                f"--exec-root={self.folder}/exec", f"--pidfile={self.folder}/pid", f"--host={self.socket}",
+                "--iptables=false", "--ip6tables=false", "--bridge=none", "--storage-driver=overlay2",
+            ],
+            stdout=self._log, stderr=self._log, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+        try:
+            wait_for(self._answers, 20)
+        except AssertionError:
+            self.stop()
+            raise RuntimeError((self.folder / "log").read_text()[-2000:]) from None
+        return self
+
+    def _answers(self) -> bool:
+        if self._process.poll() is not None:
+            raise AssertionError("it ended")
+        return subprocess.run(["docker", "-H", self.socket, "info"], capture_output=True, check=False).returncode == 0
+
+    def __call__(self, *words: str) -> str:
+        """The output of a docker command."""
+        done = subprocess.run(["docker", "-H", self.socket, *words], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"docker {' '.join(words)}: {done.stderr}"
+        return done.stdout
+
+    def stop(self) -> None:
+        self._process.terminate()
+        try:
+            self._process.wait(20)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._log.close()

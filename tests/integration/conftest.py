@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
 import pytest
 
-from tests.services import REGISTRY, DockerRegistry, TokenService, authority, htpasswd
+from tests.conformance import base
+from tests.services import REGISTRY, DockerDaemon, DockerRegistry, Kiln, TokenService, authority, htpasswd
 
 
 @pytest.fixture(scope="session")
@@ -63,3 +70,63 @@ def token_service(tmp_path_factory):
 def token_registry(registry_program, tmp_path_factory, token_service):
     """A registry that wants tokens of `token_service`."""
     yield from _running(DockerRegistry(tmp_path_factory.mktemp("registry-token"), auth=token_service.auth()))
+
+
+@pytest.fixture(scope="session")
+def busybox_home(tmp_path_factory):
+    """A home of Kiln whose store has `base`, the busybox image of the conformance suite."""
+    folder = tmp_path_factory.mktemp("busybox")
+    cache = Path(os.environ.get("KILN_CONFORMANCE_CACHE", "/tmp/kiln-conformance-cache"))
+    try:
+        base.write_context(folder / "context", base.busybox_of_debian(cache))
+    except (OSError, subprocess.CalledProcessError) as bad:
+        pytest.skip(f"Debian's busybox-static cannot be had: {bad}")
+    Kiln(folder / "home").build(folder / "context", "-t", "base", "-f", folder / "context" / "base.Dockerfile")
+    return folder / "home"
+
+
+@pytest.fixture
+def new_kiln(busybox_home, tmp_path):
+    """Makes commands on homes of their own, each with the image `base`."""
+
+    def make(name: str = "home", **env: str) -> Kiln:
+        if not (tmp_path / name).exists():
+            shutil.copytree(busybox_home, tmp_path / name, symlinks=True)
+        return Kiln(tmp_path / name, {"DOCKER_CONFIG": str(tmp_path / "docker"), **env})
+
+    return make
+
+
+@pytest.fixture
+def kiln(new_kiln):
+    """The command on a fresh home with the image `base`."""
+    return new_kiln()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Makes context folders: `folder(Dockerfile, **files)`, further files in a mapping; texts or bytes."""
+
+    def make(dockerfile: str, files: Mapping[str, str | bytes] | None = None, name: str = "context") -> Path:
+        place = tmp_path / name
+        for path, content in {"Dockerfile": dockerfile, **(files or {})}.items():
+            target = place / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return place
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def daemon(tmp_path_factory):
+    """A Docker daemon of our own."""
+    if os.geteuid() != 0 or shutil.which("dockerd") is None or shutil.which("docker") is None:
+        pytest.skip("a Docker daemon needs root, dockerd and docker")
+    made = DockerDaemon(tmp_path_factory.mktemp("docker"))
+    try:
+        made.start()
+    except RuntimeError as bad:
+        pytest.skip(f"dockerd does not start on this machine: {bad}")
+    yield made
+    made.stop()
