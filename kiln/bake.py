@@ -81,6 +81,7 @@ def run(request: Request, settings: Settings, report: events.Report, cancel: Can
     build_id = f"{int(begin)}-{secrets.token_hex(4)}"
     try:
         with _time_limit(request.timeout, cancel), Store(settings.store_path) as store:
+            cancel.holds(store.close)
             outcome = _Story(request, settings, store, counts, cancel, build_id).run()
     except KilnError as bad:
         report(counts.finished(build_id, begin, str(bad)))
@@ -154,6 +155,8 @@ class _Story:
     def run(self) -> Outcome:
         """Context, target, images, outputs, cache: in this order."""
         try:
+            for scratch in self.store.stale_scratch():
+                _remove_cgroups(scratch)
             stale = self.store.clean()
             context = open_context(self.request.wish.context, self.store.scratch, self.settings, self.cancel)
             target = dockerfile_source.load(self.request.wish, context)
@@ -168,6 +171,7 @@ class _Story:
                 with contextlib.suppress(KilnError):
                     index.save()
             self.helper.close()
+            _remove_cgroups(self.store.scratch)
             self.agents.close()
 
     def _clean_up(self, stale: list[Path]) -> None:
@@ -212,7 +216,7 @@ class _Story:
             return path, path.name
 
         def git(address: str, keep: bool | None, checksum: str) -> Path:
-            return clone(parse_git(address), scratch, keep_git=bool(keep), checksum=checksum, ssh=ssh)
+            return clone(parse_git(address), scratch, self.cancel, keep_git=bool(keep), checksum=checksum, ssh=ssh)
 
         def agent(identity: str) -> str:
             return self.agents.enter_context(agent_socket(target.ssh[identity], self.settings))
@@ -293,6 +297,12 @@ class _Story:
             if place.mode == "min":
                 records = {key: record for key, record in records.items() if record.diff_id in final}
             export(self.store, self.settings, place, records)
+
+
+def _remove_cgroups(scratch: Path) -> None:
+    """The cgroups of steps that were killed together with who was to clean up after them."""
+    for folder in scratch.glob("run-*"):
+        sandbox.remove_cgroup(folder.name.removeprefix("run-"))
 
 
 def _finished(image: Image, target: Target, platform: Platform) -> Image:

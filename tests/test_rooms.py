@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1] / "kiln"
-GROUND = {"errors", "settings", "events", ""}
+GROUND = {"errors", "settings", "events", "__version__"}
 ROOMS: dict[str, set[str]] = {
     "errors": set(),
     "events": set(),

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 import msgspec
 
-from kiln import bake, settings
+from kiln import bake, events, settings
 from kiln.baking.outputs import Output, parse_cache, parse_output
 from kiln.cli.options import image_names, key_values, platform_list, secret_of, ssh_of
 from kiln.cli.progress import Display, display
 from kiln.engine.cancel import Cancel
-from kiln.errors import KilnError, RunError, UsageError
+from kiln.errors import CancelledBuild, KilnError, RunError, UsageError
 from kiln.settings import Settings
 from kiln.sources.dockerfile import Wish
 from kiln.store.files import write_whole
 from kiln.store.layer import Compression
+
+_PATIENCE_SECONDS = 3.0
 
 
 @click.command("build", context_settings={"help_option_names": ["-h", "--help"]})
@@ -206,7 +209,7 @@ def _run_watched(config: Settings, request: bake.Request, screen: Display, cance
 
     def work() -> None:
         try:
-            results.append(bake.run(request, config, screen, cancel))
+            results.append(bake.run(request, config, _while_read(screen, cancel), cancel))
         except BaseException as bad:  # noqa: BLE001 (raised again below)
             results.append(bad)
 
@@ -214,16 +217,43 @@ def _run_watched(config: Settings, request: bake.Request, screen: Display, cance
         cancel.cancel("stopped by the user")
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
-    thread = threading.Thread(target=work, name="build")
+    thread = threading.Thread(target=work, name="build", daemon=True)
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, stop)
     thread.start()
-    while thread.is_alive():
+    patience = _PATIENCE_SECONDS
+    while thread.is_alive() and patience > 0:
         thread.join(0.2)
+        patience -= 0.2 if cancel.reason else 0
+    if not results:
+        _leave(screen, cancel)
     result = results[0]
     if isinstance(result, BaseException):
         raise result
     return result
+
+
+def _leave(screen: Display, cancel: Cancel) -> NoReturn:
+    """Ends the process though the build does not: one of its threads waits for a server that says nothing."""
+    from kiln.cli.main import show_error
+
+    cancel.abandon()
+    screen.close()
+    bad = CancelledBuild(cancel.reason)
+    show_error(bad)
+    os._exit(bad.exit_code)
+
+
+def _while_read(screen: Display, cancel: Cancel) -> events.Report:
+    """The display, until nobody reads it any more (`kiln build 2>&1 | head`): then the build stops."""
+
+    def report(event: events.Event) -> None:
+        try:
+            screen(event)
+        except BrokenPipeError:
+            cancel.cancel("nobody reads the output any more")
+
+    return report
 
 
 def _source_lines(where: str, given: dict[str, Any]) -> str:

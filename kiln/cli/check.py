@@ -69,14 +69,12 @@ def _platform(target: Target) -> Platform:
 
 def stored_env(store: Path, name: str, platform: Platform) -> Mapping[str, str] | None:
     """The variables of an image of the store, None where the store has no such image. Nothing is pulled."""
-    if not (store / "oci-layout").exists():
-        return None
     layout = Layout(store, Blobs(store))
     try:
         descriptor = layout.find(str(parse_reference(name).with_default_tag()))
         found = descriptor and layout.image(descriptor, platform)
     except KilnError:
-        # A damaged or half-pulled image is a matter for the build; a check only knows less without it.
+        # No store, or a damaged image: that is a matter for the build. A check only knows less without it.
         return None
     if not found:
         return None

@@ -243,7 +243,7 @@ def read_instruction(statement: Statement, escape: str) -> Instruction:
     """One typed instruction; raises `DockerfileError` with its line."""
     reader = _READERS.get(statement.keyword.lower())
     if reader is None:
-        hint = did_you_mean(statement.keyword, [name.upper() for name in _READERS] + list(_READERS))
+        hint = did_you_mean(statement.keyword, [*_READERS, "from"]).upper().replace("DID YOU MEAN", "Did you mean")
         raise DockerfileError(
             f"unknown instruction: {statement.keyword}",
             where=str(statement.place),

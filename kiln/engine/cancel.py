@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from kiln.errors import CancelledBuild
 
@@ -16,6 +16,7 @@ class Cancel:
         self._lock = threading.Lock()
         self._reason = ""
         self._enders: list[Callable[[], None]] = []
+        self._held: list[Callable[[], None]] = []
 
     @property
     def reason(self) -> str:
@@ -30,7 +31,18 @@ class Cancel:
             self._reason = reason
             enders = list(self._enders)
         for end in enders:
-            end()
+            with suppress(OSError):
+                end()
+
+    def holds(self, free: Callable[[], None]) -> None:
+        """Names something that the build holds, to be freed by `abandon`."""
+        self._held.append(free)
+
+    def abandon(self) -> None:
+        """Frees what the build holds though a thread of it does not end (a server that is silent); only for a process
+        that ends right after."""
+        for free in reversed(self._held):
+            free()
 
     def check(self) -> None:
         """Raises `CancelledBuild` if the build is to stop."""

@@ -202,6 +202,7 @@ def is_git(source: str) -> bool:
 def write_layer(build: Build, edit: Edit) -> Layer:
     """Writes the changes as a layer and keeps its table of contents."""
     with build.store.layers.writer(build.compression) as writer:
+        writer.check = build.cancel.check
         edit.write(writer)
         layer = writer.finish()
         build.store.layers.remember(layer, writer.toc)

@@ -17,6 +17,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import time
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -399,17 +400,24 @@ def _raise_runtime_failure(log: str, code: int) -> None:
             raise SetupError(errors[-1])
 
 
-def remove_cgroup(name: str) -> None:
-    """Removes the cgroups of a command that was killed; the runtime removes those of one that ended."""
+def remove_cgroup(name: str, seconds: float = 3.0) -> None:
+    """Removes the cgroups of a command that was killed; the runtime removes those of one that ended. Processes that are
+    still dying keep a cgroup busy, so that this may take a moment (at most `seconds`). The group above stays: another
+    runtime may be making its own in it."""
     with open("/proc/self/mountinfo") as file:
         points = [line.split()[4] for line in file if " - cgroup" in line]
-    for point in points:
-        top = f"{point}/kiln/{name}"
-        for folder, _, _ in os.walk(top, topdown=False):
-            with contextlib.suppress(OSError):
-                os.rmdir(folder)
+    deadline = time.monotonic() + seconds
+    while points := [point for point in points if not _cgroup_removed(f"{point}/kiln/{name}")]:
+        if time.monotonic() > deadline:
+            return
+        time.sleep(0.01)
+
+
+def _cgroup_removed(top: str) -> bool:
+    for folder, _, _ in os.walk(top, topdown=False):
         with contextlib.suppress(OSError):
-            os.rmdir(os.path.dirname(top))
+            os.rmdir(folder)
+    return not os.path.exists(top)
 
 
 def mount(source: str, target: str, kind: str, flags: int, options: str = "") -> None:

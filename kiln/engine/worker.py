@@ -35,6 +35,7 @@ from kiln.store.snapshots import Snapshots
 from kiln.store.unpack import Unpacker
 
 _decode = msgspec.json.Decoder(wire.Request).decode
+_GRACE_SECONDS = 3.0
 
 
 def main() -> None:
@@ -56,6 +57,14 @@ def main() -> None:
         for descriptor in descriptors:
             os.close(descriptor)
         handlers -= _reap()
+    _end(handlers)
+
+
+def _end(handlers: set[int]) -> None:
+    """Handlers see that their connection closed and clean up; those that do not in time are killed."""
+    deadline = time.monotonic() + _GRACE_SECONDS
+    while (handlers := handlers - _reap()) and time.monotonic() < deadline:
+        time.sleep(0.01)
     for pid in handlers:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import ipaddress
 import os
 import posixpath
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import urllib.parse
@@ -136,14 +138,16 @@ def parse_git(url: str) -> GitSource:
     return GitSource(remote, ref, folder.strip("/"))
 
 
-def clone(source: GitSource, folder: Path, *, keep_git: bool, checksum: str = "", ssh: str = "") -> Path:
+def clone(
+    source: GitSource, folder: Path, cancel: Cancel, *, keep_git: bool, checksum: str = "", ssh: str = ""
+) -> Path:
     """A shallow checkout in a new folder below `folder`; returns the wanted folder of it. Raises `SourceError`."""
     git = shutil.which("git")
     if git is None:
         raise SourceError("git is not installed", where=source.remote, hint="Install the package git.")
     place = folder / f"git-{secrets.token_hex(8)}"
     place.mkdir(parents=True)
-    run = _Git(git, place, source.remote, ssh)
+    run = _Git(git, place, source.remote, ssh, cancel)
     run("init", "--quiet")
     run("remote", "add", "origin", "--", source.remote)
     ref = source.ref or "HEAD"
@@ -174,8 +178,8 @@ def clone(source: GitSource, folder: Path, *, keep_git: bool, checksum: str = ""
 class _Git:
     """git in one folder, without prompts and without the user's configuration of hooks."""
 
-    def __init__(self, git: str, folder: Path, remote: str, ssh: str) -> None:
-        self._git, self._folder, self._remote = git, folder, remote
+    def __init__(self, git: str, folder: Path, remote: str, ssh: str, cancel: Cancel) -> None:
+        self._git, self._folder, self._remote, self._cancel = git, folder, remote, cancel
         self._env: Mapping[str, str] = {
             "PATH": os.environ.get("PATH", "/usr/bin:/bin"), "HOME": os.environ.get("HOME", "/"),
             "GIT_TERMINAL_PROMPT": "0", "GIT_ASKPASS": "true", "LC_ALL": "C", "GIT_SSH_COMMAND": "ssh -oBatchMode=yes",
@@ -195,12 +199,17 @@ class _Git:
         return self._run(args).stdout
 
     def _run(self, args: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [self._git, *args],
-            cwd=self._folder,
-            env=self._env,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            check=False,
-        )
+        process = subprocess.Popen(
+            [self._git, *args], cwd=self._folder, env=self._env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE, text=True, errors="replace", start_new_session=True,
+        )  # fmt: skip
+        with self._cancel.ending(lambda: _kill_group(process.pid)):
+            out, err = process.communicate()
+        self._cancel.check()
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def _kill_group(leader: int) -> None:
+    """Ends a process with the helpers that it started (git has one that talks to the server)."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(leader, signal.SIGKILL)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import queue
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import msgspec
 
@@ -59,7 +59,8 @@ class _Stage(threading.Thread):
 
 
 class LayerWriter:
-    """Takes entries in order, gives a `Layer`. To be used in a `with` block: leaving it early drops what was written."""
+    """Takes entries in order, gives a `Layer`. To be used in a `with` block: leaving it early drops what was written.
+    `check` is called now and then; what it raises ends the writing."""
 
     def __init__(self, blobs: Blobs, compression: Compression) -> None:
         self._compression = compression
@@ -71,6 +72,7 @@ class LayerWriter:
         self._stages: list[_Stage] = []
         self._position = 0
         self.toc: Toc = []
+        self.check: Callable[[], None] = lambda: None
 
     def __enter__(self) -> LayerWriter:
         return self
@@ -116,6 +118,7 @@ class LayerWriter:
             self._flush()
 
     def _flush(self) -> None:
+        self.check()
         chunk = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
         self._pieces, self._buffered = [], 0
         if not self._stages:

@@ -48,8 +48,14 @@ class Store:
             (self.root / "blobs" / "sha256").mkdir(parents=True, exist_ok=True)
         except OSError as bad:
             raise disk_error(bad, self.root / "blobs") from bad
+        with locked(self.root / "locks" / "make"):
+            if not marker.exists():
+                self._begin(marker)
+
+    def _begin(self, marker: Path) -> None:
+        """Makes a folder a store, or goes on where a process that did was killed: the marker comes last."""
         if any(
-            entry.name not in ("blobs", "tmp", "locks") and not entry.name.startswith(".")
+            entry.name not in ("blobs", "tmp", "locks", "index.json") and not entry.name.startswith(".")
             for entry in self.root.iterdir()
         ):
             raise StoreError(
