@@ -16,10 +16,11 @@ from pathlib import Path
 import msgspec
 
 from kiln import events
-from kiln.baking.images import Images, default_platform
+from kiln.baking.images import Images, default_platform, stored_env
 from kiln.baking.outputs import CachePlace, Output
 from kiln.baking.publish import Published, Publisher, Wanted
 from kiln.baking.sharedcache import SharedCache, export
+from kiln.dockerfile import lint
 from kiln.dockerfile.patterns import Matcher
 from kiln.engine import sandbox
 from kiln.engine.build import Build, Doors
@@ -30,9 +31,9 @@ from kiln.engine.files import Files, FolderFiles, Without
 from kiln.engine.helper import Helper
 from kiln.errors import KilnError, UsageError
 from kiln.oci.image import Image
-from kiln.oci.platform import Platform
+from kiln.oci.platform import Platform, local
 from kiln.oci.reference import Reference
-from kiln.plan.graph import make_graph
+from kiln.plan.graph import Graph, make_graph, predefined_args
 from kiln.plan.target import Context, Secret, Target
 from kiln.settings import PROXY_NAMES, Settings
 from kiln.sources import dockerfile as dockerfile_source
@@ -186,11 +187,29 @@ class _Story:
         self.report(
             events.BuildStarted(time=events.now(), build=self.build_id, target=target.stage, platform=str(platform))
         )
+        self._check(target, platform, graph)
         build = self._build(target, platform, graph.global_args)
         image = execute(build, target.program, graph)
         self.keys += build.keys
         self._warn_unused(target, build)
         return _finished(image, target, platform)
+
+    def _check(self, target: Target, platform: Platform, graph: Graph) -> None:
+        """The checks of the Dockerfile, once a build; raises `DockerfileError` where the file itself asks for it."""
+        if target.platforms and platform != target.platforms[0]:
+            return
+        stage = target.stage or target.program.stages[-1].name
+        lint.review(
+            target.program,
+            lambda found: self.report(
+                events.Warned(time=events.now(), message=found.message, where=str(found.place), rule=found.rule, url=found.url)
+            ),
+            args=target.args,
+            automatic=predefined_args(local(), platform, stage),
+            ignore=Matcher(target.context.ignore),
+            stages=graph.vertices,
+            env_of=lambda name: None if name.lower() in target.contexts else stored_env(self.store.root, name, platform),
+        )
 
     def _build(self, target: Target, platform: Platform, global_args: dict[str, str]) -> Build:
         several = len(target.platforms) > 1

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import gzip
 import hashlib
 import http.client
 import io
@@ -384,6 +385,10 @@ class Kiln:
                 (Path(empty) / "Dockerfile").write_text(f"FROM {name}\n")
                 self.build(empty, "--output", f"type=oci,dest={place}")
             return read_image(place).files
+
+    def blob_of_base(self) -> bytes:
+        """The layer of the busybox image as a plain tar."""
+        return gzip.decompress(self.blob(self.manifest("base:latest")["layers"][0]["digest"]))
 
     def blobs(self) -> set[str]:
         return {path.name for path in (self.store / "blobs" / "sha256").iterdir()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -185,6 +186,21 @@ def _layout_root(layout: Layout, folder: Path, tag: str, digest: str) -> Descrip
     if not tag and not digest and entries:
         return entries[0]
     raise NotFoundError(f"the layout has no image {tag or digest or 'at all'}", where=str(folder))
+
+
+def stored_env(store: Path, name: str, platform: Platform) -> Mapping[str, str] | None:
+    """The variables of an image of the store, None where the store has no such image. Nothing is pulled."""
+    layout = Layout(store, Blobs(store))
+    try:
+        descriptor = layout.find(str(parse_reference(name).with_default_tag()))
+        found = descriptor and layout.image(descriptor, platform)
+    except KilnError:
+        # No store, or a damaged image: that is a matter for the build. A check only knows less without it.
+        return None
+    if not found:
+        return None
+    pairs = (text.partition("=") for text in found[1].config.config.env or ())
+    return {key: value for key, _, value in pairs}
 
 
 def default_platform() -> Platform:

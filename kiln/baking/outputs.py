@@ -9,13 +9,14 @@ from pathlib import Path
 from kiln.errors import UsageError
 
 _TYPES = ("image", "oci", "docker", "local", "tar", "registry")
+_FORM = ("compression", "compression-level", "force-compression", "rewrite-timestamp", "oci-mediatypes")
 _KEYS = {
-    "image": ("name", "push", "compression", "compression-level", "force-compression", "rewrite-timestamp", "oci-mediatypes", "push-by-digest"),
-    "oci": ("dest", "name", "compression", "compression-level", "force-compression", "rewrite-timestamp", "oci-mediatypes", "tar"),
-    "docker": ("dest", "name", "compression", "compression-level", "force-compression", "rewrite-timestamp", "oci-mediatypes", "tar"),
+    "image": ("name", "push", "push-by-digest", *_FORM),
+    "oci": ("dest", "name", "tar", *_FORM),
+    "docker": ("dest", "name", "tar", *_FORM),
     "local": ("dest", "platform-split", "rewrite-timestamp"),
     "tar": ("dest", "rewrite-timestamp"),
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,20 +10,17 @@ from typing import Any
 import click
 import msgspec
 
+from kiln.baking.images import stored_env
 from kiln.dockerfile.lint import Finding, lint, refuse
 from kiln.dockerfile.parser import Dockerfile, Place
 from kiln.dockerfile.patterns import Matcher
 from kiln.engine.cancel import Cancel
-from kiln.errors import KilnError
 from kiln.oci.platform import Platform, local
-from kiln.oci.reference import parse as parse_reference
 from kiln.plan.graph import Graph, make_graph, predefined_args
 from kiln.plan.target import Target
 from kiln.settings import Settings
 from kiln.sources.context import open_context
 from kiln.sources.dockerfile import Wish, load
-from kiln.store.blobs import Blobs
-from kiln.store.layout import Layout
 
 _RULE = "-" * 20
 
@@ -65,21 +62,6 @@ def _graph(target: Target) -> Graph:
 
 def _platform(target: Target) -> Platform:
     return target.platforms[0] if target.platforms else local()
-
-
-def stored_env(store: Path, name: str, platform: Platform) -> Mapping[str, str] | None:
-    """The variables of an image of the store, None where the store has no such image. Nothing is pulled."""
-    layout = Layout(store, Blobs(store))
-    try:
-        descriptor = layout.find(str(parse_reference(name).with_default_tag()))
-        found = descriptor and layout.image(descriptor, platform)
-    except KilnError:
-        # No store, or a damaged image: that is a matter for the build. A check only knows less without it.
-        return None
-    if not found:
-        return None
-    pairs = (text.partition("=") for text in found[1].config.config.env or ())
-    return {key: value for key, _, value in pairs}
 
 
 def _show_json(found: list[Finding]) -> None:

@@ -99,6 +99,7 @@ class Matcher:
 
     def matches(self, path: str) -> bool:
         """Whether `path` (relative, slashes) is matched, itself or through a parent."""
+        path = path.strip("/")
         return self.verdict(path, self._parents(path))[0]
 
     def verdict(self, path: str, parent: tuple[bool, ...] | None) -> tuple[bool, tuple[bool, ...]]:
