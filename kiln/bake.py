@@ -202,13 +202,17 @@ class _Story:
         lint.review(
             target.program,
             lambda found: self.report(
-                events.Warned(time=events.now(), message=found.message, where=str(found.place), rule=found.rule, url=found.url)
+                events.Warned(
+                    time=events.now(), message=found.message, where=str(found.place), rule=found.rule, url=found.url
+                )
             ),
             args=target.args,
             automatic=predefined_args(local(), platform, stage),
             ignore=Matcher(target.context.ignore),
             stages=graph.vertices,
-            env_of=lambda name: None if name.lower() in target.contexts else stored_env(self.store.root, name, platform),
+            env_of=lambda name: (
+                None if name.lower() in target.contexts else stored_env(self.store.root, name, platform)
+            ),
         )
 
     def _build(self, target: Target, platform: Platform, global_args: dict[str, str]) -> Build:

@@ -508,7 +508,12 @@ def foreign_image(*layers: bytes, diff_ids: list[str] | None = None, name: str =
     """The answers of a registry (for `Http`) that has one image of these plain tars, whatever is in them."""
     digests = [sha256_of(layer) for layer in layers]
     config = json.dumps(
-        {"architecture": "amd64", "os": "linux", "config": {}, "rootfs": {"type": "layers", "diff_ids": diff_ids or digests}}
+        {
+            "architecture": "amd64",
+            "os": "linux",
+            "config": {},
+            "rootfs": {"type": "layers", "diff_ids": diff_ids or digests},
+        }
     ).encode()
     kind = "application/vnd.oci.image.manifest.v1+json"
     manifest = json.dumps(

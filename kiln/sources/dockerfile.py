@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,7 +10,7 @@ from pathlib import Path
 
 from kiln.dockerfile import instructions, parser
 from kiln.dockerfile.patterns import Matcher, PatternError, read_ignore_file
-from kiln.errors import KilnError, UsageError
+from kiln.errors import KilnError, SourceError, UsageError
 from kiln.oci.platform import Platform
 from kiln.oci.reference import parse as parse_reference
 from kiln.plan.target import Context, Secret, Target
@@ -59,6 +60,7 @@ def _read_dockerfile(wish: Wish, context: Context) -> tuple[bytes, str, Path | N
         assert context.folder is not None
         return context.folder.read_bytes(), "-", None
     path = _dockerfile_path(wish, context)
+    _check_place(path, context)
     try:
         return path.read_bytes()[:_MAX_DOCKERFILE], _shown(path, wish), path
     except IsADirectoryError:
@@ -67,6 +69,17 @@ def _read_dockerfile(wish: Wish, context: Context) -> tuple[bytes, str, Path | N
         raise KilnError(
             f"the Dockerfile cannot be read: {bad.strerror}", where=str(path), hint="Name it with -f, or make it."
         ) from bad
+
+
+def _check_place(path: Path, context: Context) -> None:
+    """A context that came from elsewhere (it has a reference) is not trusted: a link in it does not lead to a file of
+    this machine, and nothing waits for what writes into a pipe of it. Raises `SourceError`."""
+    folder = context.folder
+    if not context.reference or folder is None or not path.is_relative_to(folder) or not os.path.lexists(path):
+        return
+    real = path.resolve()
+    if not real.is_relative_to(folder.resolve()) or not real.is_file():
+        raise SourceError(f"{path.name} is not a file of the context", where=context.name)
 
 
 def _shown(path: Path, wish: Wish) -> str:
@@ -92,6 +105,7 @@ def _with_ignore(context: Context, dockerfile: Path | None) -> Context:
     if dockerfile is not None:
         candidates.insert(0, dockerfile.with_name(dockerfile.name + ".dockerignore"))
     for path in candidates:
+        _check_place(path, context)
         try:
             patterns = tuple(read_ignore_file(path.read_text("utf-8", "surrogateescape")))
             Matcher(patterns)

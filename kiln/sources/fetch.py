@@ -153,11 +153,12 @@ def clone(
     ref = source.ref or "HEAD"
     if run("fetch", "--quiet", "--depth=1", "origin", "--", ref, check=False):
         run("fetch", "--quiet", "--tags", "--force", "origin", "+refs/heads/*:refs/remotes/origin/*")
+        run("remote", "set-head", "origin", "--auto", check=False)
         run(
             "checkout",
             "--quiet",
             "--detach",
-            ref if run("rev-parse", "--verify", "--quiet", ref, check=False) == 0 else f"origin/{ref}",
+            ref if run("rev-parse", "--verify", "--quiet", ref, check=False) == 0 else f"refs/remotes/origin/{ref}",
         )
     else:
         run("checkout", "--quiet", "--detach", "FETCH_HEAD")
@@ -183,7 +184,7 @@ class _Git:
         self._env: Mapping[str, str] = {
             "PATH": os.environ.get("PATH", "/usr/bin:/bin"), "HOME": os.environ.get("HOME", "/"),
             "GIT_TERMINAL_PROMPT": "0", "GIT_ASKPASS": "true", "LC_ALL": "C", "GIT_SSH_COMMAND": "ssh -oBatchMode=yes",
-            "GIT_ALLOW_PROTOCOL": "http:https:git:ssh:file",
+            "GIT_ALLOW_PROTOCOL": "http:https:git:ssh",
         } | ({"SSH_AUTH_SOCK": ssh} if ssh else {})  # fmt: skip
 
     def __call__(self, *args: str, check: bool = True) -> int:

@@ -85,6 +85,7 @@ class Inflater:
         self._input = head
         self._stream: Any = self._new() if self.kind != "none" else None
         self._ended = False
+        self._damage = (OSError, EOFError, ValueError, lzma.LZMAError, *_errors(self.kind))
 
     def read(self, size: int) -> bytes:
         """Up to `size` bytes (more than none unless the stream has ended); raises `SourceError` for damaged data."""
@@ -93,7 +94,7 @@ class Inflater:
             return data or self._read(size)
         try:
             return self._inflate(size)
-        except (OSError, EOFError, ValueError, lzma.LZMAError, *_errors(self.kind)) as bad:
+        except self._damage as bad:
             raise self._bad(str(bad)) from bad
 
     def _inflate(self, size: int) -> bytes:

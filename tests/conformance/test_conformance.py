@@ -34,10 +34,18 @@ class Allowed:
 # Every entry is a decision. A line that no entry matches fails its case, and so does an entry of one case that matches nothing.
 ALLOWED: tuple[Allowed, ...] = (
     Allowed(
-        "copy/link-chown-name", r"build: expected 'failure", "Kiln finds names for COPY --link in the image below; BuildKit fails"
+        "copy/link-chown-name",
+        r"build: expected 'failure",
+        "Kiln finds names for COPY --link in the image below; BuildKit fails",
     ),
-    Allowed("stage/named-context-.*", r"history", "a folder as a base gets a line of history of its own, as its layer does"),
-    Allowed(".*", r"xattrs: expected \(\), got \(\('user\.", "the recording's exporter drops user.* attributes; Kiln keeps them"),
+    Allowed(
+        "stage/named-context-.*", r"history", "a folder as a base gets a line of history of its own, as its layer does"
+    ),
+    Allowed(
+        ".*",
+        r"xattrs: expected \(\), got \(\('user\.",
+        "the recording's exporter drops user.* attributes; Kiln keeps them",
+    ),
 )
 
 
@@ -77,16 +85,17 @@ def test_case(case: Case, home: Path, base_files: Files, tmp_path: Path) -> None
         assert case.error_contains in actual.message
 
 
-@pytest.mark.parametrize("name", list(base.DOCKERFILES))
+# The triggers of base3 run as soon as an image is built from it, so that it has no case here.
+@pytest.mark.parametrize("name", [name for name in base.DOCKERFILES if name != "base3"])
 def test_base(name: str, home: Path, base_files: Files, tmp_path: Path) -> None:
     """The base images are as recorded, without which no other comparison says anything."""
     (tmp_path / "context").mkdir()
     (tmp_path / "Dockerfile").write_text(f"FROM {name}\n")
-    if name == "base3":
-        pytest.skip("its triggers run as soon as an image is built from it")
     actual = _build(home, Laid(tmp_path / "context", tmp_path / "Dockerfile", (), {}), tmp_path / "out.tar")
     expected = decode(_recorded_bases()[name], {} if name == "base" else base_files)
-    found = [line for line in differences(expected, actual) if not any(re.search(entry.line, line) for entry in ALLOWED)]
+    found = [
+        line for line in differences(expected, actual) if not any(re.search(entry.line, line) for entry in ALLOWED)
+    ]
     assert not found, "\n".join(found)
 
 

@@ -36,7 +36,10 @@ def test_byte_order_mark_and_carriage_returns() -> None:
 
 def test_heredocs_in_order_with_and_without_tabs() -> None:
     copy = statements('COPY <<A <<-"B" /x/\n$one\nA\n\ttwo\n\tB\n')[0]
-    assert [(item.name, item.expand, item.text) for item in copy.heredocs] == [("A", True, "$one\n"), ("B", False, "two\n")]
+    assert [(item.name, item.expand, item.text) for item in copy.heredocs] == [
+        ("A", True, "$one\n"),
+        ("B", False, "two\n"),
+    ]
 
 
 @pytest.mark.parametrize("line", ["RUN cat <<EOF", "COPY <<-X /x", "ONBUILD RUN <<E"])
@@ -103,10 +106,12 @@ def test_any_bytes_parse_or_fail_in_words(data: bytes) -> None:
         assert bad.where.startswith("Dockerfile")
 
 
-_KEYWORDS = st.sampled_from(["FROM", "RUN", "COPY", "ADD", "ENV", "ARG", "LABEL", "ONBUILD", "HEALTHCHECK", "EXPOSE", "SHELL"])
+_KEYWORDS = st.sampled_from(
+    ["FROM", "RUN", "COPY", "ADD", "ENV", "ARG", "LABEL", "ONBUILD", "HEALTHCHECK", "EXPOSE", "SHELL"]
+)
 
 
-@given(st.lists(st.tuples(_KEYWORDS, st.text(alphabet='ab =<-"\'\\[]{}$,/:1\t', max_size=20)), max_size=6))
+@given(st.lists(st.tuples(_KEYWORDS, st.text(alphabet="ab =<-\"'\\[]{}$,/:1\t", max_size=20)), max_size=6))
 def test_any_instructions_parse_or_fail_in_words(lines: list[tuple[str, str]]) -> None:
     text = "FROM a\n" + "\n".join(f"{keyword} {rest}" for keyword, rest in lines)
     try:

@@ -112,5 +112,7 @@ def test_any_text_expands_or_says_why(text: str) -> None:
 def test_pattern_removal_is_what_a_shell_does(value: str, pattern: str, operator: str) -> None:
     mine = expand("${V" + operator + pattern.replace("/", "\\/") + "}", {"V": value}).text
     script = "${V" + operator + pattern.replace("/", "\\/") + "}"
-    shell = subprocess.run(["/bin/dash", "-c", f'printf %s "{script}"'], env={"V": value}, capture_output=True, check=True)
+    shell = subprocess.run(
+        ["/bin/dash", "-c", f'printf %s "{script}"'], env={"V": value}, capture_output=True, check=True
+    )
     assert mine == shell.stdout.decode()

@@ -14,7 +14,7 @@ from tests.services import Http, foreign_image, sha256_of
 pytestmark = pytest.mark.integration
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="RUN steps in these tests run as root")
 LIMIT = 200 << 20
-SECRET = "what only the host has"
+SECRET = "what-only-the-host-has"
 
 
 @pytest.fixture
@@ -62,10 +62,14 @@ def escapes(canary):
         "link-up-then-member": tar(member("out", tarfile.SYMTYPE, link=up), member("out/member", data=b"x")),
         "link-over-file": tar(member("f", tarfile.SYMTYPE, link=f"{away}/file"), member("f", data=b"overwritten")),
         "links-in-a-chain": tar(
-            member("a", tarfile.SYMTYPE, link="b"), member("b", tarfile.SYMTYPE, link=away), member("a/member", data=b"x")
+            member("a", tarfile.SYMTYPE, link="b"),
+            member("b", tarfile.SYMTYPE, link=away),
+            member("a/member", data=b"x"),
         ),
         "folder-through-link": tar(member("out", tarfile.SYMTYPE, link=away), member("out/made", tarfile.DIRTYPE)),
-        "chmod-through-link": tar(member("out", tarfile.SYMTYPE, link=away), member("out", tarfile.DIRTYPE, mode=0o777)),
+        "chmod-through-link": tar(
+            member("out", tarfile.SYMTYPE, link=away), member("out", tarfile.DIRTYPE, mode=0o777)
+        ),
         "hard-link-out": tar(member("h", tarfile.LNKTYPE, link=f"{away}/file"), member("h", data=b"overwritten")),
         "hard-link-up": tar(member("h", tarfile.LNKTYPE, link=f"{up}/file")),
         "hard-link-through-link": tar(
@@ -109,7 +113,11 @@ def test_a_base_image_that_leaves(name, kiln, folder, canary, tmp_path):
     with Http(foreign_image(kiln.blob_of_base(), escapes(canary)[name])) as server:
         image = f"{server.host}/hostile:1"
         for number, text in enumerate(
-            [f"FROM {image}\nRUN true\n", f"FROM base\nCOPY --from={image} / /in/\n", f"FROM {image}\nCOPY Dockerfile /\n"]
+            [
+                f"FROM {image}\nRUN true\n",
+                f"FROM base\nCOPY --from={image} / /in/\n",
+                f"FROM {image}\nCOPY Dockerfile /\n",
+            ]
         ):
             ended = kiln.build(
                 folder(text, name=f"c{number}"), "--output", f"type=local,dest={tmp_path}/out{number}", code=None
@@ -135,7 +143,6 @@ LEAKS = {
     "link": "COPY link /got",
     "folder-link": "COPY out/file /got",
     "folder": "COPY out /got/",
-    "glob": "COPY ou*/file /got/",
     "dots": "COPY ../canary/file /got",
     "parents": "COPY --parents out/file /got/",
     "add": "ADD link /got",
@@ -156,6 +163,14 @@ def test_links_out_of_the_context_are_not_followed(name, kiln, folder, canary, t
     assert SECRET not in everything(tmp_path / "out") and SECRET not in ended.text
 
 
+def test_a_pattern_does_not_go_through_a_link(kiln, folder, canary, tmp_path):
+    """A pattern that matches nothing copies nothing, as BuildKit has it."""
+    context = folder("FROM base\nCOPY ou*/file /got/\n")
+    (context / "out").symlink_to(canary)
+    kiln.build(context, "--output", f"type=local,dest={tmp_path}/out")
+    assert SECRET not in everything(tmp_path / "out")
+
+
 @pytest.mark.parametrize("name", ["Dockerfile", ".dockerignore"])
 @pytest.mark.parametrize("how", ["link", "link-up", "fifo"])
 def test_a_dockerfile_that_is_no_file_of_the_context(name, how, kiln, canary):
@@ -164,8 +179,8 @@ def test_a_dockerfile_that_is_no_file_of_the_context(name, how, kiln, canary):
     odd = member(name, tarfile.FIFOTYPE if how == "fifo" else tarfile.SYMTYPE, link=target)
     rest = [] if name == "Dockerfile" else [member("Dockerfile", data=b"FROM base\nCOPY . /in/\n")]
     ended = kiln.build("-", data=tar(odd, *rest), code=None, seconds=10)
-    assert ended.code in (0, 1) and SECRET not in ended.text
-    assert ended.code == 1 or name == ".dockerignore"
+    assert ended.code == 1 and f"{name} is not a file of the context" in ended.err
+    assert SECRET not in ended.text
 
 
 def test_a_git_repository_with_a_submodule_of_the_host(kiln, folder, canary, tmp_path):
@@ -200,7 +215,9 @@ def git_server(repository):
     git(repository.parent, "clone", "-q", "--bare", repository, bare)
     git(bare, "update-server-info")
     answers = {
-        f"/served.git/{path.relative_to(bare)}": (200, {}, path.read_bytes()) for path in bare.rglob("*") if path.is_file()
+        f"/served.git/{path.relative_to(bare)}": (200, {}, path.read_bytes())
+        for path in bare.rglob("*")
+        if path.is_file()
     }
     return _Served(answers)
 
@@ -269,7 +286,7 @@ def test_a_damaged_archive(name, kiln, folder):
     context = folder("FROM base\nADD bad.tar /in/\n", {"bad.tar": damaged()[name]})
     ended = kiln.build(context, "-t", "bad", code=None)
     if name != "cut-header":
-        assert ended.code == 1 and "Dockerfile:2" in ended.err and "/bad.tar" in ended.err
+        assert ended.code == 1 and "/bad.tar: " in ended.err
     assert kiln.scratch() == [] and kiln.damaged() == []
 
 
@@ -281,7 +298,9 @@ def image_with(server_answers, path, change):
 
 @needs_root
 @pytest.mark.root
-@pytest.mark.parametrize("text", ["FROM {}\nRUN true\n", "FROM {}\nCOPY Dockerfile /\n", "FROM base\nCOPY --from={} /x /\n"])
+@pytest.mark.parametrize(
+    "text", ["FROM {}\nRUN true\n", "FROM {}\nCOPY Dockerfile /\n", "FROM base\nCOPY --from={} /x /\n"]
+)
 def test_a_layer_that_is_not_what_its_config_says(text, kiln, folder):
     layer = tar(member("x", data=b"x"))
     with Http(foreign_image(layer, diff_ids=[sha256_of(b"other")])) as server:
@@ -296,16 +315,17 @@ def test_a_layer_with_other_bytes_than_its_digest(kiln, folder):
     answers = image_with(answers, f"/v2/hostile/blobs/{sha256_of(layer)}", lambda body: b"y" + body[1:])
     with Http(answers) as server:
         ended = kiln.build(folder(f"FROM {server.host}/hostile:1\nCOPY Dockerfile /\n"), "-t", "bad", code=1)
-    assert sha256_of(layer) in ended.err and "Dockerfile:1" in ended.err
+    assert sha256_of(layer) in ended.err
     assert kiln.damaged() == [] and hashlib.sha256(layer).hexdigest() not in kiln.blobs()
 
 
 def test_a_manifest_with_other_bytes_than_its_digest(kiln, folder):
     answers = foreign_image(tar(member("x", data=b"x")))
-    answers = image_with(answers, "/v2/hostile/manifests/1", lambda body: body + b" ")
+    path = next(name for name in answers if "/manifests/sha256:" in name)
+    answers = image_with(answers, path, lambda body: body + b" ")
     with Http(answers) as server:
         ended = kiln.build(folder(f"FROM {server.host}/hostile:1\n"), "-t", "bad", code=1)
-    assert "Dockerfile:1" in ended.err and kiln.damaged() == []
+    assert path.rpartition("/")[2] in ended.err and kiln.damaged() == []
 
 
 def test_a_layer_that_never_ends(kiln, folder):
@@ -320,4 +340,4 @@ def test_a_layer_that_never_ends(kiln, folder):
     answers[f"/v2/hostile/blobs/{sha256_of(layer)}"] = (200, {}, endless)
     with Http(answers) as server:
         ended = kiln.build(folder(f"FROM {server.host}/hostile:1\nCOPY Dockerfile /\n"), code=1, seconds=30)
-    assert "Dockerfile:1" in ended.err and kiln.scratch() == []
+    assert "the registry sends more" in ended.err and kiln.scratch() == []

@@ -48,7 +48,7 @@ def built(busybox_home, tmp_path_factory):
 @pytest.fixture
 def app(built, tmp_path):
     """The command on a copy of `built`, and its context."""
-    shutil.copytree(built / "home", tmp_path / "app-home", symlinks=True)
+    shutil.copytree(built / "home", tmp_path / "app-home", symlinks=True, ignore=shutil.ignore_patterns("snapshots"))
     return Kiln(tmp_path / "app-home", {"DOCKER_CONFIG": str(tmp_path / "docker")})
 
 
@@ -68,7 +68,9 @@ def test_push_to_an_open_registry(app, context, registry, tmp_path):
 
 
 def test_the_store_is_an_oci_layout(app, tmp_path):
-    name = next(entry["annotations"]["org.opencontainers.image.ref.name"] for entry in app.index() if "app" in str(entry))
+    name = next(
+        entry["annotations"]["org.opencontainers.image.ref.name"] for entry in app.index() if "app" in str(entry)
+    )
     facts = json.loads(skopeo("inspect", f"oci:{app.store}:{name}"))
     assert facts["Digest"] == app.digest("app:latest")
     skopeo("copy", f"oci:{app.store}:{name}", f"dir:{tmp_path}/dir")
@@ -119,7 +121,9 @@ def test_pull_gives_the_same_image(app, context, registry, tmp_path):
     assert other.run("pull", name).out.strip().endswith(f"@{digest}")
     assert other.digest("pull/app:1") == digest and other.damaged() == []
     (tmp_path / "from").mkdir()
-    (tmp_path / "from" / "Dockerfile").write_text(f"FROM {name}\nRUN cat hello.txt made > /tmp/both 2>&1 || id -u > /tmp/who\n")
+    (tmp_path / "from" / "Dockerfile").write_text(
+        f"FROM {name}\nRUN cat hello.txt made > /tmp/both 2>&1 || id -u > /tmp/who\n"
+    )
     other.build(tmp_path / "from", "-t", "above")
     assert other.files("above")["tmp/both"].content.startswith("=hello")
 
@@ -138,7 +142,11 @@ def test_layers_are_mounted_from_another_repository(app, context, registry):
     app.build(context, "-t", f"{registry.host}/mount/second:1", "--push")
     log = registry.log()[before:]
     layers = app.manifest("mount/second:1")["layers"]
-    mounted = [line for line in log.splitlines() if "/v2/mount/second/blobs/uploads/?mount=" in line and '1.1" 201' in line.replace("2.0", "1.1")]
+    mounted = [
+        line
+        for line in log.splitlines()
+        if "/v2/mount/second/blobs/uploads/?mount=" in line and '1.1" 201' in line.replace("2.0", "1.1")
+    ]
     assert len(mounted) == len(layers), log
     uploads = [line for line in log.splitlines() if '"PUT /v2/mount/second/blobs/uploads/' in line]
     assert len(uploads) <= 1, "only the config may be uploaded again"
@@ -176,7 +184,9 @@ def test_load_without_a_daemon(app, context, tmp_path):
     assert "docker load failed" in ended.err and "Is the Docker daemon running?" in ended.err
 
 
-@pytest.mark.parametrize("flags", ["type=docker", "type=docker,compression=uncompressed", "type=oci,oci-mediatypes=false"])
+@pytest.mark.parametrize(
+    "flags", ["type=docker", "type=docker,compression=uncompressed", "type=oci,oci-mediatypes=false"]
+)
 def test_docker_load_of_an_archive(flags, app, context, daemon, tmp_path):
     """dockerd before 25 reads only `type=docker`; skopeo reads both."""
     place = tmp_path / "image.tar"

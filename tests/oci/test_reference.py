@@ -35,7 +35,10 @@ def test_a_digest_needs_no_tag() -> None:
     assert (found.tag, found.digest) == ("", "sha256:" + "0" * 64)
 
 
-@pytest.mark.parametrize("text", ["", "A", "a/B:1", "a:", "a:b c", "a@sha256:12", "-a", "a//b", "a/", ":1", "h:5000:1/a", "a" * 300, "0" * 64])
+@pytest.mark.parametrize(
+    "text",
+    ["", "A", "a/B:1", "a:", "a:b c", "a@sha256:12", "-a", "a//b", "a/", ":1", "h:5000:1/a", "a" * 300, "0" * 64],
+)
 def test_bad_references_are_usage_errors_that_name_the_text(text: str) -> None:
     with pytest.raises(UsageError) as caught:
         reference.parse(text)
@@ -96,7 +99,16 @@ def test_config_survives_nulls_and_unknown_members() -> None:
     assert "docker_version" not in json.loads(image.encode(found))
 
 
-@pytest.mark.parametrize("data", [b"", b"[]", b"{", b'{"schemaVersion":1}', b'{"config":{"mediaType":"x","digest":"sha256:1","size":1},"layers":[]}'])
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"[]",
+        b"{",
+        b'{"schemaVersion":1}',
+        b'{"config":{"mediaType":"x","digest":"sha256:1","size":1},"layers":[]}',
+    ],
+)
 def test_what_is_no_manifest_is_refused(data: bytes) -> None:
     with pytest.raises(KilnError, match="not an image manifest"):
         image.parse_manifest(data, "somewhere")
