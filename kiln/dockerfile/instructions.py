@@ -107,7 +107,6 @@ class Copy(Instruction):
             chown=expander(self.chown),
             chmod=expander(self.chmod),
             checksum=expander(self.checksum),
-            exclude=tuple(expander(pattern) for pattern in self.exclude),
         )
 
     def expand_heredocs(self, expander: Expander) -> Copy:

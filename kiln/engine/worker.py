@@ -167,6 +167,8 @@ class _Step:
 
     def shell(self, output: list[int]) -> wire.Reply:
         """A shell where a failed step stopped; then its folder goes."""
+        # A mount with `volatile` leaves a mark that keeps its folders from being mounted again.
+        shutil.rmtree(self.folder / "work" / "work" / "incompat", ignore_errors=True)
         try:
             return wire.Reply(code=self._execute(self._command(("/bin/sh",)), output))
         finally:

@@ -85,7 +85,7 @@ class Inflater:
         self._input = head
         self._stream: Any = self._new() if self.kind != "none" else None
         self._ended = False
-        self._damage = (OSError, EOFError, ValueError, lzma.LZMAError, *_errors(self.kind))
+        self._damage: tuple[type[Exception], ...] = (OSError, EOFError, ValueError, lzma.LZMAError, *_errors(self.kind))
 
     def read(self, size: int) -> bytes:
         """Up to `size` bytes (more than none unless the stream has ended); raises `SourceError` for damaged data."""

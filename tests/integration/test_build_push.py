@@ -20,6 +20,7 @@ WORKDIR /srv
 ENV GREETING="good day"
 CMD ["/bin/sh", "-c", "cat hello.txt; echo $GREETING; id -u; pwd; stat -c '%a %u:%g' /made; test ! -e /etc/motd && echo gone"]
 """
+KIND = "application/vnd.oci.image.manifest.v1+json"
 SAYS = "hello\ngood day\n1234\n/srv\n640 1234:2345\ngone\n"
 
 
@@ -216,7 +217,7 @@ def test_pushing_under_a_name_leaves_no_half_image(app, context, registry):
     good = blob.read_bytes()
     blob.write_bytes(b"x" + good[1:])
     app.run("push", "app", name, code=1)
-    assert ask(registry.host, "GET", "/v2/half/app/manifests/1")[0] == 404
+    assert ask(registry.host, "GET", "/v2/half/app/manifests/1", {"Accept": KIND})[0] == 404
     blob.write_bytes(good)
     app.run("push", "app", name)
-    assert ask(registry.host, "GET", "/v2/half/app/manifests/1", {"Accept": "*/*"})[0] == 200
+    assert ask(registry.host, "GET", "/v2/half/app/manifests/1", {"Accept": KIND})[0] == 200
