@@ -70,6 +70,12 @@ class Warned(Event, frozen=True, kw_only=True):
     url: str = ""
 
 
+class ShellOpened(Event, frozen=True, kw_only=True):
+    """The terminal belongs to a shell in the file system of a failed step from here on."""
+
+    step: str
+
+
 class ImageReady(Event, frozen=True, kw_only=True):
     """An image is complete in the store (or in the registry when `pushed`)."""
 
@@ -87,7 +93,6 @@ class BuildFinished(Event, frozen=True, kw_only=True):
     error: str = ""
 
 
-AnyEvent = BuildStarted | StepStarted | StepOutput | StepProgress | StepFinished | Warned | ImageReady | BuildFinished
 Report = Callable[[Event], None]
 
 

@@ -341,12 +341,10 @@ class Kiln:
             process = self.start(*words, stdin=given, stdout=out, stderr=err)
             timer = threading.Timer(seconds, process.kill)
             timer.start()
-            _, status, usage = os.wait4(process.pid, 0)
+            memory = _most_memory(process)
             timer.cancel()
-            process.returncode = os.waitstatus_to_exitcode(status)
             out.seek(0)
             err.seek(0)
-            memory = usage.ru_maxrss * 1024
             return Ended(process.returncode, out.read().decode(), err.read().decode(errors="replace"), memory)
 
     def build(self, context: object, *flags: object, code: int | None = 0, **more: Any) -> Ended:
@@ -373,8 +371,8 @@ class Kiln:
         """The config of an image of the store."""
         return json.loads(self.blob(self.manifest(name)["config"]["digest"]))
 
-    def layers(self, name: str) -> list[dict[str, tarfile.TarInfo]]:
-        """The members of each layer by name, with their content as the attribute `data`."""
+    def layers(self, name: str) -> list[dict[str, Member]]:
+        """The members of each layer by name."""
         return [members(self.blob(layer["digest"])) for layer in self.manifest(name)["layers"]]
 
     def files(self, name: str) -> Mapping[str, FlatEntry]:
@@ -420,17 +418,36 @@ class Kiln:
         return [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if f"{self.home}/" in line]
 
 
-def members(blob: bytes) -> dict[str, tarfile.TarInfo]:
+def _most_memory(process: subprocess.Popen[bytes]) -> int:
+    """Waits for a process; the most memory it had (bytes). Not from wait4: that counts what this process had when it
+    forked."""
+    most = 0
+    while process.poll() is None:
+        with contextlib.suppress(OSError, StopIteration):
+            lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
+            most = max(most, 1024 * int(next(line for line in lines if line.startswith("VmHWM")).split()[1]))
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(0.02)
+    return most
+
+
+class Member(tarfile.TarInfo):
+    """A member with its content."""
+
+    data = b""
+
+
+def members(blob: bytes) -> dict[str, Member]:
     """The members of a layer (gzip, zstd or plain) by name; a file's content is its attribute `data`."""
     if blob.startswith(b"\x28\xb5\x2f\xfd"):
         from backports import zstd
 
         blob = zstd.decompress(blob)
-    with tarfile.open(fileobj=io.BytesIO(blob)) as archive:
+    with tarfile.open(fileobj=io.BytesIO(blob), tarinfo=Member) as archive:
         found = {}
         for member in archive:
             content = archive.extractfile(member) if member.isreg() else None
-            member.data = content.read() if content else b""  # type: ignore[attr-defined]
+            member.data = content.read() if content else b""
             found[member.name] = member
         return found
 

@@ -42,9 +42,9 @@ class Images:
             raise DockerfileError(bad.message, where=where, hint=bad.hint) from None
         except NotFoundError as bad:
             bad.hint = bad.hint or "Check the name and the tag; make a Debian base with `kiln bootstrap debian`."
-            raise bad.at(where) from None
+            raise _wanted_at(bad, where) from None
         except KilnError as bad:
-            raise bad.at(where) from None
+            raise _wanted_at(bad, where) from None
 
     def _find(self, reference: Reference, platform: Platform) -> Image:
         if not self.refresh:
@@ -158,6 +158,14 @@ class Images:
                 for chunk in source.stream(digest):
                     writer.write(chunk)
                 writer.commit(expected=digest)
+
+
+def _wanted_at(bad: KilnError, where: str) -> KilnError:
+    """An error of a registry or the store with the place of the instruction that wants the image in front."""
+    if bad.where:
+        bad.message = f"{bad.where}: {bad.message}"
+    bad.where = where
+    return bad
 
 
 def _layer_digests(layout: Layout, descriptor: Descriptor) -> list[str]:

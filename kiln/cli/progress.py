@@ -47,6 +47,8 @@ class Plain:
             place = f"{event.where}: " if event.where else ""
             rule = f"{event.rule}: " if event.rule else ""
             return [f"warning: {place}{rule}{event.message}"]
+        if isinstance(event, events.ShellOpened):
+            return ["a shell in the failed step's file system; leave it with exit"]
         if isinstance(event, events.ImageReady):
             name = f" {event.name}" if event.name else ""
             return [f"image{name} {event.digest}{' (pushed)' if event.pushed else ''}"]

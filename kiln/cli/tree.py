@@ -50,12 +50,16 @@ class Tree:
         self._console = Console(stderr=True)
         self._rows: dict[str, _Row] = {}
         self._lock = threading.Lock()
+        self._ended = False
         self._notes: list[Text] = []
         self._title = "Building"
         self._live = Live(console=self._console, refresh_per_second=8, get_renderable=self._draw)
         self._live.start()
 
     def __call__(self, event: events.Event) -> None:
+        if isinstance(event, events.ShellOpened):
+            self.close()
+            return
         with self._lock:
             self._take(event)
 
@@ -86,10 +90,11 @@ class Tree:
             width = self._console.width
             lines = [line for row in self._rows.values() for line in row.lines(width)]
             room = max(5, self._console.height - 4 - len(self._notes))
-            if self._live.is_started and len(lines) > room:
+            if not self._ended and len(lines) > room:
                 lines = [Text(f"   … {len(lines) - room} lines above", style="dim"), *lines[-room:]]
             return Group(Text(self._title, style="bold"), *lines, *self._notes)
 
     def close(self) -> None:
         """Draws everything once more and lets the terminal go."""
+        self._ended = True
         self._live.stop()

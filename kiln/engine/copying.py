@@ -14,6 +14,7 @@ from kiln.engine.select import Item, Selection
 from kiln.engine.users import Owner
 from kiln.errors import SourceError
 from kiln.store import tarread
+from kiln.store.blobs import disk_error
 from kiln.store.compress import Inflater
 from kiln.store.entry import DIR, FILE, HARDLINK, SYMLINK, Entry, copy_of, parent
 from kiln.store.layers import tar_content
@@ -143,11 +144,16 @@ def unpack(edit: Edit, selection: Selection, destination: str, look: Look, spool
     target = edit.resolve(destination)
     edit.mkdirs(target, look.owner)
     inflater = Inflater(_reader(selection.files.chunks(item.path, item.entry)), f"/{item.path}")
-    with spool.open("wb") as copy:
+    with spool.open("wb", buffering=0) as copy:
 
         def read(size: int) -> bytes:
             data = inflater.read(size)
-            copy.write(data)
+            view = memoryview(data)
+            try:
+                while view:
+                    view = view[copy.write(view) :]
+            except OSError as bad:
+                raise disk_error(bad, spool) from bad
             return data
 
         for member in tarread.members(read, f"/{item.path}"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import hashlib
 import posixpath
 import secrets
@@ -139,7 +140,7 @@ class RunStep:
         finally:
             log.close()
         if reply.layer is None:
-            self._offer_shell(request)
+            self._offer_shell(request, step)
             raise self._failure(reply.code, log)
         return Result(reply.layer, started)
 
@@ -161,11 +162,9 @@ class RunStep:
                 hint="Install qemu-user-static and binfmt-support, or build on a machine of that kind.",
             )
 
-    def _offer_shell(self, request: wire.RunRequest) -> None:
+    def _offer_shell(self, request: wire.RunRequest, step: str) -> None:
         if self.build.debug:
-            self.build.say(
-                events.Warned(time=events.now(), message="a shell in the failed step's file system; leave it with exit")
-            )
+            self.build.say(events.ShellOpened(time=events.now(), step=step))
             self.build.helper.shell(wire.ShellRequest(request))
 
     def _failure(self, code: int, log: _Log) -> RunError:
@@ -372,8 +371,9 @@ class _Log:
         self._decoders = {1: decoder("replace"), 2: decoder("replace")}
 
     def write(self, data: bytes, stream: int) -> None:
-        """Takes what came out of a stream."""
-        self._file.write(data)
+        """Takes what came out of a stream; a disk that is full costs the log, not the output."""
+        with contextlib.suppress(OSError):
+            self._file.write(data)
         text = self._rest[stream] + self._decoders[stream].decode(data)
         *lines, rest = text.split("\n")
         if len(rest) > 1 << 16:

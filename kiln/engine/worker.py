@@ -170,7 +170,7 @@ class _Step:
         # A mount with `volatile` leaves a mark that keeps its folders from being mounted again.
         shutil.rmtree(self.folder / "work" / "work" / "incompat", ignore_errors=True)
         try:
-            return wire.Reply(code=self._execute(self._command(("/bin/sh",)), output))
+            return wire.Reply(code=self._execute(self._command(("/bin/sh", "-i")), output))
         finally:
             sandbox.remove_cgroup(self.request.id)
             shutil.rmtree(self.folder, ignore_errors=True)

@@ -17,7 +17,7 @@ def sha256(data: bytes) -> str:
 
 def is_digest(text: str) -> bool:
     """Whether `text` is a digest of an algorithm that Kiln checks."""
-    return _PATTERN.match(text) is not None
+    return _PATTERN.fullmatch(text) is not None
 
 
 def parse(text: str) -> tuple[str, str]:

@@ -20,6 +20,7 @@ from pathlib import Path
 from kiln.engine.cancel import Cancel
 from kiln.errors import SourceError
 from kiln.settings import Settings
+from kiln.store.blobs import disk_error
 
 _CHUNK = 1 << 20
 _MAX_HOPS = 10
@@ -110,7 +111,11 @@ def _save(response, target: Path, cancel: Cancel, limit: int, url: str) -> str: 
             if limit and size > limit:
                 raise SourceError(f"the file is larger than {limit} bytes", where=_shown(url))
             hasher.update(chunk)
-            file.write(chunk)
+            try:
+                file.write(chunk)
+                file.flush()
+            except OSError as bad:
+                raise disk_error(bad, target) from bad
     return "sha256:" + hasher.hexdigest()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import msgspec
@@ -32,9 +33,10 @@ def convert(
     record = _record_path(layers, diff_id, compression, epoch)
     data = read_whole(record)
     if data is not None:
-        found = msgspec.json.decode(data, type=Layer)
-        if layers.blobs.has(found.descriptor.digest):
-            return found
+        with contextlib.suppress(msgspec.MsgspecError):
+            found = msgspec.json.decode(data, type=Layer)
+            if layers.blobs.has(found.descriptor.digest):
+                return found
     made = _rewrite(layers, descriptor, compression, epoch)
     write_whole(record, msgspec.json.encode(made))
     return made

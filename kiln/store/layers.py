@@ -57,7 +57,10 @@ class Layers:
     def blobs_of(self, diff_id: str) -> list[Descriptor]:
         """The descriptors of blobs known to hold a layer (they need not be here any more)."""
         data = read_whole(self._blobs_path(diff_id))
-        return msgspec.json.decode(data, type=list[Descriptor]) if data else []
+        try:
+            return msgspec.json.decode(data, type=list[Descriptor]) if data else []
+        except msgspec.MsgspecError:
+            return []
 
     def toc(self, diff_id: str, descriptor: Descriptor | None = None) -> Toc:
         """The table of contents; read from the layer's blob where it is not kept yet (and then kept)."""
@@ -158,7 +161,7 @@ class Layers:
         scratch = self.blobs.scratch / f"tar-{os.getpid()}-{secrets.token_hex(8)}"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with scratch.open("xb", buffering=0) as target:
+            with scratch.open("xb") as target:
                 while data := inflater.read(_CHUNK):
                     diff.update(data)
                     target.write(data)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 from tests.conformance import base
-from tests.services import REGISTRY, DockerDaemon, DockerRegistry, Kiln, TokenService, authority, htpasswd
+from tests.services import REGISTRY, SOURCE, DockerDaemon, DockerRegistry, Kiln, TokenService, authority, htpasswd
 
 
 @pytest.fixture(scope="session")
@@ -130,3 +132,14 @@ def daemon(tmp_path_factory):
         pytest.skip(f"dockerd does not start on this machine: {bad}")
     yield made
     made.stop()
+
+
+@pytest.fixture
+def open_folder():
+    """A folder that other users can come to: pytest's own are closed."""
+    if any(above.stat().st_mode & 0o5 != 0o5 for above in [*SOURCE.parents, SOURCE, Path(sys.executable).parent]):
+        pytest.skip("other users cannot read the source or the interpreter here")
+    made = Path(tempfile.mkdtemp(prefix="kiln-test-", dir="/tmp"))
+    made.chmod(0o755)
+    yield made
+    shutil.rmtree(made)
