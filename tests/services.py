@@ -308,13 +308,14 @@ class Kiln:
     home: Path
     env: Mapping[str, str] = field(default_factory=dict)
     prefix: tuple[str, ...] = ()
+    python: str = sys.executable
 
     @property
     def store(self) -> Path:
         return self.home / "store"
 
     def argv(self, *words: object) -> list[str]:
-        return [*self.prefix, sys.executable, "-m", "kiln", "--home", str(self.home), *map(str, words)]
+        return [*self.prefix, self.python, "-m", "kiln", "--home", str(self.home), *map(str, words)]
 
     def environment(self) -> dict[str, str]:
         kept = {name: os.environ[name] for name in ("PATH", "TMPDIR", "LANG") if name in os.environ}

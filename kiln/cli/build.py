@@ -174,7 +174,7 @@ def _request(given: dict[str, Any]) -> bake.Request:
 
 
 def _seconds(text: str) -> float:
-    from kiln.dockerfile.instructions import parse_duration
+    from kiln.dockerfile.reading import parse_duration
 
     if not text:
         return 0

@@ -21,12 +21,12 @@ from kiln.dockerfile.instructions import (
     Stage,
     Text,
     Words,
-    read_instruction,
 )
 from kiln.dockerfile.lintrules import Notes, quoted
 from kiln.dockerfile.lintsuggest import suggestion
 from kiln.dockerfile.parser import Place, parse_line
 from kiln.dockerfile.patterns import Matcher
+from kiln.dockerfile.reading import read_instruction
 from kiln.dockerfile.words import Rules, WordError, expand
 from kiln.errors import DockerfileError
 

@@ -38,7 +38,7 @@ class Helper:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "kiln.engine.worker", str(theirs.fileno())],
                 pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, start_new_session=True, cwd="/",
-                env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+                env=os.environ | {"PYTHONPATH": _module_path()},
             )  # fmt: skip
         state = ours.recv(4096)
         if state[:1] == b"u":
@@ -115,6 +115,11 @@ class Helper:
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
+
+
+def _module_path() -> str:
+    """Where the worker finds Kiln and, as this process does, what it is made of."""
+    return os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]))
 
 
 def _checked(reply: wire.Reply | None) -> wire.Reply:

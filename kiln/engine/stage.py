@@ -19,9 +19,9 @@ from kiln.dockerfile.instructions import (
     Stage,
     Text,
     Words,
-    read_instruction,
 )
 from kiln.dockerfile.parser import parse_line
+from kiln.dockerfile.reading import read_instruction
 from kiln.dockerfile.words import Rules, WordError, expand
 from kiln.engine import state as states
 from kiln.engine.build import Build

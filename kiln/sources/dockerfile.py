@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kiln.dockerfile import instructions, parser
+from kiln.dockerfile import parser, reading
 from kiln.dockerfile.patterns import Matcher, PatternError, read_ignore_file
 from kiln.errors import KilnError, SourceError, UsageError
 from kiln.oci.platform import Platform
@@ -41,7 +41,7 @@ class Wish:
 def load(wish: Wish, context: Context) -> Target:
     """The target that a wish names, its context already at hand; raises `UsageError` and `DockerfileError`."""
     data, name, path = _read_dockerfile(wish, context)
-    program = instructions.read(parser.parse(data, name))
+    program = reading.read(parser.parse(data, name))
     context = _with_ignore(context, path)
     return Target(
         name=wish.target, program=program, context=context, stage=wish.target, args=wish.args, labels=wish.labels,

@@ -49,7 +49,7 @@ def _entries(folder: Path, kind: str) -> Iterator[tuple[Path, int, float]]:
             yield from _entries(path, "")
         elif entry.is_dir(follow_symlinks=False):
             yield path, tree_size(path), entry.stat(follow_symlinks=False).st_mtime
-        elif not entry.name.startswith("."):
+        else:
             info = entry.stat(follow_symlinks=False)
             yield path, info.st_blocks * 512, info.st_mtime
 

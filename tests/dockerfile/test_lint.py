@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from kiln.dockerfile import instructions, parser
+from kiln.dockerfile import parser, reading
 from kiln.dockerfile.instructions import Program
 from kiln.dockerfile.lint import Finding, lint, refuse, review
 from kiln.dockerfile.lintrules import RULES
@@ -37,7 +37,7 @@ class Outcome:
 
 
 def read(text: str) -> Program:
-    return instructions.read(parser.parse(text.encode(), "Dockerfile"))
+    return reading.read(parser.parse(text.encode(), "Dockerfile"))
 
 
 def find(text: str, **options: object) -> list[Finding]:

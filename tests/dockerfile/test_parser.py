@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kiln.dockerfile import instructions, parser
+from kiln.dockerfile import parser, reading
 from kiln.errors import DockerfileError, KilnError
 
 
@@ -88,20 +88,20 @@ def test_json_with_other_members_is_an_error_and_broken_json_is_text() -> None:
 )
 def test_bad_input_names_line_and_reason(text: str, why: str, line: str) -> None:
     with pytest.raises(DockerfileError, match=why) as caught:
-        instructions.read(parser.parse(text.encode(), "Dockerfile"))
+        reading.read(parser.parse(text.encode(), "Dockerfile"))
     assert caught.value.where == f"Dockerfile{line}"
 
 
 def test_an_unknown_instruction_gets_a_suggestion() -> None:
     with pytest.raises(DockerfileError) as caught:
-        instructions.read(parser.parse(b"FROM a\nCOYP a b\n", "Dockerfile"))
+        reading.read(parser.parse(b"FROM a\nCOYP a b\n", "Dockerfile"))
     assert "COPY" in caught.value.hint
 
 
 @given(st.binary(max_size=200))
 def test_any_bytes_parse_or_fail_in_words(data: bytes) -> None:
     try:
-        instructions.read(parser.parse(data, "Dockerfile"))
+        reading.read(parser.parse(data, "Dockerfile"))
     except KilnError as bad:
         assert bad.where.startswith("Dockerfile")
 
@@ -115,6 +115,6 @@ _KEYWORDS = st.sampled_from(
 def test_any_instructions_parse_or_fail_in_words(lines: list[tuple[str, str]]) -> None:
     text = "FROM a\n" + "\n".join(f"{keyword} {rest}" for keyword, rest in lines)
     try:
-        instructions.read(parser.parse(text.encode(), "Dockerfile"))
+        reading.read(parser.parse(text.encode(), "Dockerfile"))
     except KilnError as bad:
         assert bad.where.startswith("Dockerfile")
