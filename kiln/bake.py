@@ -141,7 +141,7 @@ class _Story:
         self.shared = SharedCache(store, settings, request.cache_from, report)
         self.indexes: list[FileIndex] = []
         self.files: dict[Context, Files] = {}
-        self.helper = Helper(cancel)
+        self.helper = Helper(cancel, settings.environment)
         self.agents = contextlib.ExitStack()
         self.keys: list[str] = []
 
@@ -220,7 +220,7 @@ class _Story:
         return Build(
             store=self.store, doors=self._doors(target), report=self.report, cancel=self.cancel, helper=self.helper,
             slots=threading.BoundedSemaphore(self.request.jobs or max(2, os.cpu_count() or 2)),
-            runtime=sandbox.find_runtime(self.settings.runtime), escape=target.program.source.escape,
+            runtime=sandbox.find_runtime(self.settings.runtime, self.settings.path), escape=target.program.source.escape,
             source_name=target.program.source.name, platform=platform, args=target.args, global_args=global_args,
             contexts=target.contexts, context=target.context, secrets=target.secrets, ssh=target.ssh,
             network=target.network, hosts=target.hosts, no_cache=target.no_cache, no_cache_stages=target.no_cache_stages,
@@ -230,7 +230,7 @@ class _Story:
 
     def _doors(self, target: Target) -> Doors:
         images = Images(self.store, self.settings, self.report, refresh=target.pull)
-        scratch, ssh = self.store.scratch, self.settings.ssh_auth_sock
+        scratch = self.store.scratch
 
         def url(address: str, checksum: str) -> tuple[Path, str]:
             path, digest = download(address, scratch, self.settings, self.cancel)
@@ -239,7 +239,9 @@ class _Story:
             return path, path.name
 
         def git(address: str, keep: bool | None, checksum: str) -> Path:
-            return clone(parse_git(address), scratch, self.cancel, keep_git=bool(keep), checksum=checksum, ssh=ssh)
+            return clone(
+                parse_git(address), scratch, self.settings, self.cancel, keep_git=bool(keep), checksum=checksum
+            )
 
         def agent(identity: str) -> str:
             return self.agents.enter_context(agent_socket(target.ssh[identity], self.settings))

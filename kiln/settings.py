@@ -42,6 +42,11 @@ class Settings:
         """The folder of the OCI layout."""
         return self.home / "store"
 
+    @property
+    def path(self) -> str:
+        """The folders that programs are looked for in."""
+        return self.environment.get("PATH", "")
+
     def rules(self, host: str) -> RegistryRules:
         """The rules for a registry host (`host[:port]`)."""
         return self.registries.get(host, RegistryRules())

@@ -58,6 +58,12 @@ def test_sandbox_is_a_leaf() -> None:
     assert _imports(ROOT / "engine" / "sandbox.py") == []
 
 
+@pytest.mark.parametrize("path", sorted(ROOT.rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_environment_is_read_in_settings_alone(path: Path) -> None:
+    text = path.read_text()
+    assert path.name == "settings.py" or not any(word in text for word in ("os.environ", "os.getenv", "environb"))
+
+
 def test_every_room_is_in_the_table() -> None:
     names = {
         path.name.removesuffix(".py")

@@ -73,7 +73,7 @@ def _disk(settings: Settings) -> Finding:
 
 
 def _runtime(settings: Settings) -> Finding:
-    path = sandbox.find_runtime(settings.runtime)
+    path = sandbox.find_runtime(settings.runtime, settings.path)
     if not path:
         return Finding("runtime", "bad", "neither runc nor crun is installed: RUN cannot run", "apt install runc")
     done = subprocess.run([path, "--version"], capture_output=True, text=True, check=False)

@@ -11,10 +11,10 @@ from kiln.errors import UsageError
 _TYPES = ("image", "oci", "docker", "local", "tar", "registry")
 _FORM = ("compression", "compression-level", "force-compression", "rewrite-timestamp", "oci-mediatypes")
 _KEYS = {
-    "image": ("name", "push", "push-by-digest", *_FORM),
-    "oci": ("dest", "name", "tar", *_FORM),
-    "docker": ("dest", "name", "tar", *_FORM),
-    "local": ("dest", "platform-split", "rewrite-timestamp"),
+    "image": ("name", "push", *_FORM),
+    "oci": ("dest", "name", *_FORM),
+    "docker": ("dest", "name", *_FORM),
+    "local": ("dest", "rewrite-timestamp"),
     "tar": ("dest", "rewrite-timestamp"),
 }
 

@@ -55,7 +55,7 @@ def debian(ctx: click.Context, /, **given: object) -> None:
     try:
         with Store(config.store_path) as store:
             image = make(
-                wish, store, platforms[0] if platforms else default_platform(), config.epoch, Cancel(),
+                wish, store, platforms[0] if platforms else default_platform(), config, Cancel(),
                 lambda line: screen(events.StepOutput(time=events.now(), step=step, text=line)),
             )  # fmt: skip
             descriptor = store.layout.put_image(image)

@@ -125,8 +125,8 @@ _PATIENCE_SECONDS = 3.0
 )
 @click.option("--debug-on-error", is_flag=True, help="Open a shell where a RUN step failed.")
 @click.option("--call", type=click.Choice(["build", "check"]), default="build", hidden=True)
-@click.option("--provenance", "_provenance", default="", hidden=True)
-@click.option("--sbom", "_sbom", default="", hidden=True)
+@click.option("--provenance", default="", hidden=True)
+@click.option("--sbom", default="", hidden=True)
 @click.pass_obj
 def command(home: str, /, **given: Any) -> None:
     """Build an image from the Dockerfile of CONTEXT: a folder, - (a tar on standard input), or the URL of a tar or of a
@@ -135,28 +135,30 @@ def command(home: str, /, **given: Any) -> None:
     if given["check"] or given["call"] == "check":
         from kiln.cli.check import check
 
-        raise SystemExit(check(config, _wish(given), given))
+        raise SystemExit(check(config, _wish(given, config), given))
     if given["engine"] == "docker":
         from kiln.cli.dockerengine import run_docker
 
         raise SystemExit(run_docker(given))
-    _build(config, _request(given), given)
+    _build(config, _request(given, config), given)
 
 
-def _wish(given: dict[str, Any]) -> Wish:
+def _wish(given: dict[str, Any], config: Settings) -> Wish:
+    if given["provenance"] not in ("", "false") or given["sbom"] not in ("", "false"):
+        raise UsageError("attestations (--provenance, --sbom) are not supported")
     return Wish(
         context=given["context"], file=given["file"], target=given["target"],
-        args=key_values("--build-arg", given["build_args"], from_environment=True),
+        args=key_values("--build-arg", given["build_args"], environment=config.environment),
         labels=key_values("--label", given["labels"]), platforms=platform_list(given["platforms"]),
         contexts=key_values("--build-context", given["contexts"], required=True),
-        secrets={secret.id: secret for secret in map(secret_of, given["secrets"])},
+        secrets={secret.id: secret for secret in (secret_of(text, config.environment) for text in given["secrets"])},
         ssh=dict(map(ssh_of, given["agents"])), network=given["network"], no_cache=given["no_cache"],
         no_cache_stages=frozenset(name.lower() for text in given["no_cache_stages"] for name in text.split(",")),
         pull=given["pull"], hosts=tuple(given["hosts"]),
     )  # fmt: skip
 
 
-def _request(given: dict[str, Any]) -> bake.Request:
+def _request(given: dict[str, Any], config: Settings) -> bake.Request:
     outputs = tuple(parse_output(text) for text in given["outputs"])
     if given["load"]:
         outputs = (*outputs, Output("docker"))
@@ -164,7 +166,7 @@ def _request(given: dict[str, Any]) -> bake.Request:
     if given["push"] and not names and not any(output.names for output in outputs):
         raise UsageError("--push needs a name", hint="Give one with -t, for example -t 127.0.0.1:5000/team/app:1.")
     return bake.Request(
-        wish=_wish(given), names=names, outputs=outputs, push=given["push"],
+        wish=_wish(given, config), names=names, outputs=outputs, push=given["push"],
         compression=Compression(given["compression"], given["compression_level"]),
         annotations=key_values("--annotation", given["annotations"]),
         cache_from=tuple(parse_cache("--cache-from", text) for text in given["cache_from"]),

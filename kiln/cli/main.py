@@ -115,8 +115,7 @@ def _unexpected(bad: Exception) -> KilnError:
 
 def show_error(bad: KilnError) -> None:
     """The error on standard error: message, detail, hint."""
-    red, plain = ("\x1b[31m", "\x1b[0m") if sys.stderr.isatty() and "NO_COLOR" not in os.environ else ("", "")
-    click.echo(f"{red}kiln: error:{plain} {bad}", err=True)
+    click.echo(f"kiln: error: {bad}", err=True)
     if bad.detail:
         click.echo(bad.detail, err=True)
     if bad.hint:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import csv
-import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from kiln.errors import UsageError
@@ -16,9 +15,10 @@ from kiln.plan.target import Secret
 
 
 def key_values(
-    flag: str, words: Iterable[str], *, from_environment: bool = False, required: bool = False
+    flag: str, words: Iterable[str], *, environment: Mapping[str, str] | None = None, required: bool = False
 ) -> dict[str, str]:
-    """NAME=VALUE words; a name alone takes its value from the environment (and is left out if it is not set there)."""
+    """NAME=VALUE words; a name alone takes its value from `environment`, if that is given, and is left out if it is not
+    set there."""
     found: dict[str, str] = {}
     for word in words:
         name, equals, value = word.partition("=")
@@ -26,10 +26,10 @@ def key_values(
             raise UsageError(f"{flag} {word}: must be NAME=VALUE")
         if equals:
             found[name] = value
-        elif not from_environment:
+        elif environment is None:
             found[name] = ""
-        elif name in os.environ:
-            found[name] = os.environ[name]
+        elif name in environment:
+            found[name] = environment[name]
     return found
 
 
@@ -47,7 +47,7 @@ def image_names(words: Sequence[str]) -> tuple[Reference, ...]:
     return names
 
 
-def secret_of(text: str) -> Secret:
+def secret_of(text: str, environment: Mapping[str, str]) -> Secret:
     """A `--secret`: id=ID with src=FILE, env=NAME, or neither (a variable or file called ID)."""
     fields: dict[str, str] = {}
     for word in next(csv.reader([text]), []):
@@ -65,7 +65,7 @@ def secret_of(text: str) -> Secret:
     if kind == "env" and path:
         path, env = "", path
     if not path and not env:
-        env = identity if identity in os.environ else ""
+        env = identity if identity in environment else ""
         path = "" if env else identity
     if path and not Path(path).is_file():
         raise UsageError(f"--secret id={identity}: there is no file {path}")

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -26,8 +26,9 @@ T = TypeVar("T")
 class Helper:
     """One worker process for one build; made on first use, ended by `close`."""
 
-    def __init__(self, cancel: Cancel) -> None:
+    def __init__(self, cancel: Cancel, environment: Mapping[str, str]) -> None:
         self._cancel = cancel
+        self._environment = environment
         self._lock = threading.Lock()
         self._control: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -38,7 +39,7 @@ class Helper:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "kiln.engine.worker", str(theirs.fileno())],
                 pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, start_new_session=True, cwd="/",
-                env=os.environ | {"PYTHONPATH": _module_path()},
+                env={**self._environment, "PYTHONPATH": self._module_path()},
             )  # fmt: skip
         state = ours.recv(4096)
         if state[:1] == b"u":
@@ -50,6 +51,10 @@ class Helper:
                 hint="Run as root, or allow user namespaces (see `kiln doctor`).",
             )
         return ours
+
+    def _module_path(self) -> str:
+        """Where the worker finds Kiln and, as this process does, what it is made of."""
+        return os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), self._environment.get("PYTHONPATH", "")]))
 
     def _connect(self, output: list[int]) -> socket.socket:
         ours, theirs = socket.socketpair()
@@ -115,11 +120,6 @@ class Helper:
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
-
-
-def _module_path() -> str:
-    """Where the worker finds Kiln and, as this process does, what it is made of."""
-    return os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]))
 
 
 def _checked(reply: wire.Reply | None) -> wire.Reply:

@@ -48,6 +48,7 @@ _MASKED = (
 )  # fmt: skip
 _READONLY = ("bus", "fs", "irq", "sys", "sysrq-trigger")
 SETUP_FAILED = 125
+SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 class SetupError(Exception):
@@ -374,7 +375,7 @@ def _run(command: Command, stdin: int, stdout: int, stderr: int) -> int:
     if os.path.basename(command.runtime) == "crun" and command.overlay == "user":
         argv += ["--cgroup-manager", "disabled"]
     argv += ["run", "--bundle", command.bundle, command.id]
-    environment = {"PATH": os.environ.get("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"), "XDG_RUNTIME_DIR": command.bundle}
+    environment = {"PATH": SYSTEM_PATH, "XDG_RUNTIME_DIR": command.bundle}
     child = subprocess.Popen(argv, stdin=stdin, stdout=stdout, stderr=stderr, env=environment, close_fds=True)
     code = SETUP_FAILED
     while True:
@@ -441,10 +442,11 @@ def die_with_parent() -> None:
     _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
-def find_runtime(wanted: str = "") -> str:
-    """The path of the OCI runtime: the one wanted, else runc, else crun; empty if there is none."""
+def find_runtime(wanted: str = "", path: str = "") -> str:
+    """The file of the OCI runtime in the folders of `path` or the system's: the one wanted, else runc, else crun; empty
+    if there is none."""
     for name in (wanted,) if wanted else ("runc", "crun"):
-        path = shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin:/usr/local/sbin")
-        if path:
-            return path
+        found = shutil.which(name, path=f"{path}:{SYSTEM_PATH}")
+        if found:
+            return found
     return ""

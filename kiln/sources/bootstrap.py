@@ -17,6 +17,7 @@ from kiln.engine.cancel import Cancel
 from kiln.errors import KilnError, UsageError
 from kiln.oci.image import History, Image, ImageConfig, RootFS, RunConfig
 from kiln.oci.platform import Platform
+from kiln.settings import Settings
 from kiln.store import tarread
 from kiln.store.entry import FILE, copy_of
 from kiln.store.layer import Compression
@@ -51,12 +52,12 @@ class Bootstrap:
 
 
 def make(
-    wish: Bootstrap, store: Store, platform: Platform, epoch: int | None, cancel: Cancel, log: Callable[[str], None]
+    wish: Bootstrap, store: Store, platform: Platform, settings: Settings, cancel: Cancel, log: Callable[[str], None]
 ) -> Image:
     """The image; its layer is in the store. Raises `KilnError`."""
     target = store.scratch / "bootstrap.tar"
-    time_limit = _EPOCH if epoch is None else epoch
-    _run(_argv(wish, platform, target), time_limit, cancel, log)
+    time_limit = _EPOCH if settings.epoch is None else settings.epoch
+    _run(_argv(wish, platform, target), _environment(settings, time_limit), cancel, log)
     try:
         return _image(wish, store, platform, target, time_limit)
     finally:
@@ -78,9 +79,7 @@ def _argv(wish: Bootstrap, platform: Platform, target: Path) -> list[str]:
     return [*argv, "--", wish.suite, str(target), *([wish.mirror] if wish.mirror else [])]
 
 
-def _run(argv: list[str], epoch: int, cancel: Cancel, log: Callable[[str], None]) -> None:
-    environment = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
-    environment |= _passed_on() | {"SOURCE_DATE_EPOCH": str(epoch)}
+def _run(argv: list[str], environment: dict[str, str], cancel: Cancel, log: Callable[[str], None]) -> None:
     process = subprocess.Popen(
         argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment,
         text=True, errors="replace", umask=0o022,
@@ -100,10 +99,8 @@ def _run(argv: list[str], epoch: int, cancel: Cancel, log: Callable[[str], None]
         )  # fmt: skip
 
 
-def _passed_on() -> dict[str, str]:
-    """What package downloads may need of the environment: proxies and folders."""
-    import os
-
+def _environment(settings: Settings, epoch: int) -> dict[str, str]:
+    """The environment of mmdebstrap: a fixed one, and what package downloads may need of the user's."""
     names = (
         "http_proxy",
         "https_proxy",
@@ -115,7 +112,8 @@ def _passed_on() -> dict[str, str]:
         "TMPDIR",
         "SSL_CERT_FILE",
     )
-    return {name: os.environ[name] for name in names if name in os.environ}
+    passed = {name: settings.environment[name] for name in names if name in settings.environment}
+    return passed | {"PATH": _PATH, "LC_ALL": "C.UTF-8", "SOURCE_DATE_EPOCH": str(epoch)}
 
 
 def _image(wish: Bootstrap, store: Store, platform: Platform, target: Path, epoch: int) -> Image:

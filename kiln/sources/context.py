@@ -26,7 +26,7 @@ def open_context(text: str, scratch: Path, settings: Settings, cancel: Cancel) -
         return _from_stream(sys.stdin.buffer.read, "standard input", scratch)
     if _GIT.match(text):
         source = parse_git("https://" + text if text.startswith("github.com/") else text)
-        folder = clone(source, scratch, cancel, keep_git=False, ssh=settings.ssh_auth_sock)
+        folder = clone(source, scratch, settings, cancel, keep_git=False)
         return Context("folder", folder, reference=text, name=text)
     if text.startswith(("http://", "https://")):
         path, _ = download(text, scratch, settings, cancel)

@@ -144,7 +144,7 @@ def parse_git(url: str) -> GitSource:
 
 
 def clone(
-    source: GitSource, folder: Path, cancel: Cancel, *, keep_git: bool, checksum: str = "", ssh: str = ""
+    source: GitSource, folder: Path, settings: Settings, cancel: Cancel, *, keep_git: bool, checksum: str = ""
 ) -> Path:
     """A shallow checkout in a new folder below `folder`; returns the wanted folder of it. Raises `SourceError`."""
     git = shutil.which("git")
@@ -152,7 +152,7 @@ def clone(
         raise SourceError("git is not installed", where=source.remote, hint="Install the package git.")
     place = folder / f"git-{secrets.token_hex(8)}"
     place.mkdir(parents=True)
-    run = _Git(git, place, source.remote, ssh, cancel)
+    run = _Git(git, place, source.remote, settings, cancel)
     run("init", "--quiet")
     run("remote", "add", "origin", "--", source.remote)
     ref = source.ref or "HEAD"
@@ -184,13 +184,13 @@ def clone(
 class _Git:
     """git in one folder, without prompts and without the user's configuration of hooks."""
 
-    def __init__(self, git: str, folder: Path, remote: str, ssh: str, cancel: Cancel) -> None:
+    def __init__(self, git: str, folder: Path, remote: str, settings: Settings, cancel: Cancel) -> None:
         self._git, self._folder, self._remote, self._cancel = git, folder, remote, cancel
         self._env: Mapping[str, str] = {
-            "PATH": os.environ.get("PATH", "/usr/bin:/bin"), "HOME": os.environ.get("HOME", "/"),
+            "PATH": settings.path or "/usr/bin:/bin", "HOME": settings.environment.get("HOME", "/"),
             "GIT_TERMINAL_PROMPT": "0", "GIT_ASKPASS": "true", "LC_ALL": "C", "GIT_SSH_COMMAND": "ssh -oBatchMode=yes",
             "GIT_ALLOW_PROTOCOL": "http:https:git:ssh",
-        } | ({"SSH_AUTH_SOCK": ssh} if ssh else {})  # fmt: skip
+        } | ({"SSH_AUTH_SOCK": settings.ssh_auth_sock} if settings.ssh_auth_sock else {})  # fmt: skip
 
     def __call__(self, *args: str, check: bool = True) -> int:
         done = self._run(args)
