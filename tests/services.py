@@ -380,8 +380,10 @@ class Kiln:
         """The files of an image by path, as a container would see them."""
         with tempfile.TemporaryDirectory() as folder:
             place = Path(folder) / "image.tar"
+            Path(folder).chmod(0o777)
             with tempfile.TemporaryDirectory() as empty:
                 (Path(empty) / "Dockerfile").write_text(f"FROM {name}\n")
+                Path(empty).chmod(0o755)
                 self.build(empty, "--output", f"type=oci,dest={place}")
             return read_image(place).files
 

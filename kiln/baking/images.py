@@ -29,14 +29,14 @@ class Images:
     settings: Settings
     report: events.Report
     refresh: bool = False
-    lock: threading.Lock = field(default_factory=threading.Lock)
+    locks: dict[str, threading.Lock] = field(default_factory=dict)
 
     def find(self, name: str, platform: Platform, where: str) -> Image:
         """The image that a FROM names; raises a `KilnError` with the place of the FROM."""
         try:
             if name.startswith("oci-layout://"):
                 return self._from_layout(name, platform)
-            with self.lock:
+            with self.locks.setdefault(name, threading.Lock()):
                 return self._find(parse_reference(name).with_default_tag(), platform)
         except UsageError as bad:
             raise DockerfileError(bad.message, where=where, hint=bad.hint) from None

@@ -191,7 +191,7 @@ def _build(config: Settings, request: bake.Request, given: dict[str, Any]) -> No
     screen = display(kind, color=config.color)
     cancel = Cancel()
     try:
-        outcome = _run_watched(config, request, screen, cancel)
+        outcome = _run_watched(config, request, screen, cancel, given)
     except RunError as bad:
         screen.close()
         _show_failed_step(bad, given)
@@ -205,7 +205,9 @@ def _build(config: Settings, request: bake.Request, given: dict[str, Any]) -> No
     _write_results(outcome, given)
 
 
-def _run_watched(config: Settings, request: bake.Request, screen: Display, cancel: Cancel) -> bake.Outcome:
+def _run_watched(
+    config: Settings, request: bake.Request, screen: Display, cancel: Cancel, given: dict[str, Any]
+) -> bake.Outcome:
     """Runs the build in a thread of its own, so that Ctrl-C can stop it in order: a second one stops at once."""
     results: list[bake.Outcome | BaseException] = []
 
@@ -228,20 +230,24 @@ def _run_watched(config: Settings, request: bake.Request, screen: Display, cance
         thread.join(0.2)
         patience -= 0.2 if cancel.reason else 0
     if not results:
-        _leave(screen, cancel)
+        _leave(screen, cancel, given)
     result = results[0]
     if isinstance(result, BaseException):
         raise result
     return result
 
 
-def _leave(screen: Display, cancel: Cancel) -> NoReturn:
+def _leave(screen: Display, cancel: Cancel, given: dict[str, Any]) -> NoReturn:
     """Ends the process though the build does not: one of its threads waits for a server that says nothing."""
     from kiln.cli.main import show_error
 
     cancel.abandon()
     screen.close()
-    bad = CancelledBuild(cancel.reason)
+    bad = cancel.failure or CancelledBuild(cancel.reason)
+    if isinstance(bad, RunError):
+        _show_failed_step(bad, given)
+    else:
+        _add_source(bad, given)
     show_error(bad)
     os._exit(bad.exit_code)
 

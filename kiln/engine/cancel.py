@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-from kiln.errors import CancelledBuild
+from kiln.errors import CancelledBuild, KilnError
 
 
 class Cancel:
@@ -15,6 +15,7 @@ class Cancel:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._reason = ""
+        self.failure: KilnError | None = None
         self._enders: list[Callable[[], None]] = []
         self._held: list[Callable[[], None]] = []
 
@@ -23,12 +24,12 @@ class Cancel:
         """Why the build stops, empty while it goes on."""
         return self._reason
 
-    def cancel(self, reason: str) -> None:
-        """Stops the build; the first reason stays."""
+    def cancel(self, reason: str, failure: KilnError | None = None) -> None:
+        """Stops the build; the first reason stays, with the failure that it is because of, if there is one."""
         with self._lock:
             if self._reason:
                 return
-            self._reason = reason
+            self._reason, self.failure = reason, failure
             enders = list(self._enders)
         for end in enders:
             with suppress(OSError):

@@ -56,7 +56,7 @@ class _Execution:
                 failures.append(bad)
                 future.set_exception(bad)
                 if not isinstance(bad, CancelledBuild):
-                    self.build.cancel.cancel("another stage failed")
+                    self.build.cancel.cancel("another stage failed", bad if isinstance(bad, KilnError) else None)
 
         thread = threading.Thread(target=work, name=f"stage-{number}")
         self._threads.append(thread)

@@ -41,16 +41,24 @@ class Helper:
                 pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, start_new_session=True, cwd="/",
                 env={**self._environment, "PYTHONPATH": self._module_path()},
             )  # fmt: skip
+        try:
+            self._enter(ours, self._process.pid)
+        except BaseException:
+            ours.close()
+            self._process.kill()
+            raise
+        return ours
+
+    def _enter(self, ours: socket.socket, pid: int) -> None:
         state = ours.recv(4096)
         if state[:1] == b"u":
-            map_ids(self._process.pid)
+            map_ids(pid)
             ours.sendall(b"m")
         elif state[:1] != b"r":
             raise SandboxError(
                 f"a user namespace cannot be made: {state[1:].decode(errors='replace') or 'the worker ended'}",
                 hint="Run as root, or allow user namespaces (see `kiln doctor`).",
             )
-        return ours
 
     def _module_path(self) -> str:
         """Where the worker finds Kiln and, as this process does, what it is made of."""

@@ -33,6 +33,14 @@ def _char(char: str) -> str:
     return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
+def quote_rune(number: int) -> str:
+    """A number as Go quotes it with %q: the character of that code in single quotes."""
+    if number > 0x10FFFF or 0xD800 <= number <= 0xDFFF:
+        number = 0xFFFD
+    char = chr(number)
+    return "'" + {"'": "\\'", '"': '"'}.get(char, _char(char)) + "'"
+
+
 def quote_list(words: list[str]) -> str:
     """A list of strings: `["a" "b"]`."""
     return "[" + " ".join(quote(word) for word in words) + "]"

@@ -12,7 +12,7 @@ import msgspec
 from kiln.dockerfile.instructions import Command, Env, HealthCheck, Label, Maintainer, OnBuild, Text, Words
 from kiln.dockerfile.words import Rules, WordError, expand
 from kiln.engine.ports import parse_ports
-from kiln.engine.quote import quote_list
+from kiln.engine.quote import quote_list, quote_rune
 from kiln.engine.wire import Stack
 from kiln.errors import DockerfileError
 from kiln.oci.digest import chain_id
@@ -180,15 +180,11 @@ def apply_healthcheck(state: State, instruction: HealthCheck) -> State:
         instruction.start_interval, instruction.retries,
     )  # fmt: skip
     text = (
-        f"HEALTHCHECK &{{[{' '.join(_go_quote(word) for word in check.test)}]"
+        f"HEALTHCHECK &{{{quote_list(check.test)}"
         f' "{_go_duration(check.interval)}" "{_go_duration(check.timeout)}" "{_go_duration(check.start_period)}"'
-        f" \"{_go_duration(check.start_interval)}\" '\\x{check.retries:02x}'}}"
+        f' "{_go_duration(check.start_interval)}" {quote_rune(check.retries)}}}'
     )
     return state.with_run(healthcheck=check).with_history(text)
-
-
-def _go_quote(word: str) -> str:
-    return quote_list([word])[1:-1]
 
 
 def _go_duration(nanoseconds: int) -> str:

@@ -41,17 +41,22 @@ def items(store: Store) -> list[Item]:
 
 
 def _entries(folder: Path, kind: str) -> Iterator[tuple[Path, int, float]]:
-    if not folder.is_dir():
+    """(path, bytes on disk, last use) of what is in a folder; what vanishes meanwhile is left out."""
+    try:
+        entries = list(os.scandir(folder))
+    except (FileNotFoundError, NotADirectoryError):
         return
-    for entry in os.scandir(folder):
+    for entry in entries:
         path = Path(entry.path)
-        if kind in ("cache record",) and entry.is_dir(follow_symlinks=False):
+        is_dir = entry.is_dir(follow_symlinks=False)
+        if kind == "cache record" and is_dir:
             yield from _entries(path, "")
-        elif entry.is_dir(follow_symlinks=False):
-            yield path, tree_size(path), entry.stat(follow_symlinks=False).st_mtime
-        else:
+            continue
+        try:
             info = entry.stat(follow_symlinks=False)
-            yield path, info.st_blocks * 512, info.st_mtime
+        except FileNotFoundError:
+            continue
+        yield path, tree_size(path) if is_dir else info.st_blocks * 512, info.st_mtime
 
 
 def tree_size(path: Path) -> int:

@@ -114,13 +114,16 @@ class LayerWriter:
         self._position += len(data)
         self._pieces.append(data)
         self._buffered += len(data)
-        if self._buffered >= _CHUNK:
-            self._flush()
+        while self._buffered >= _CHUNK:
+            self._flush(_CHUNK)
 
-    def _flush(self) -> None:
+    def _flush(self, size: int) -> None:
+        """Hands on `size` bytes: what a compressor makes of a stream depends on where it is cut, so the cuts must not
+        depend on the pieces that the content came in."""
         self.check()
-        chunk = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
-        self._pieces, self._buffered = [], 0
+        joined = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+        chunk, rest = (joined, b"") if len(joined) == size else (joined[:size], joined[size:])
+        self._pieces, self._buffered = ([rest] if rest else []), len(rest)
         if not self._stages:
             self._stages = [_Stage(self._diff.update), _Stage(self._compress)]
             for stage in self._stages:
@@ -147,8 +150,8 @@ class LayerWriter:
     def finish(self) -> Layer:
         """Ends the tar and the compressed stream and commits the blob."""
         self._put(tarwrite.END)
-        if self._stages:
-            self._flush()
+        if self._stages and self._buffered:
+            self._flush(self._buffered)
         self._stop()
         for stage in self._stages:
             if stage.failure is not None:

@@ -31,4 +31,7 @@ class Origins:
 
     def _read(self, digest: str) -> list[tuple[str, str]]:
         data = read_whole(self._folder / parse(digest)[1])
-        return msgspec.json.decode(data, type=list[tuple[str, str]]) if data else []
+        try:
+            return msgspec.json.decode(data, type=list[tuple[str, str]]) if data else []
+        except msgspec.MsgspecError:
+            return []

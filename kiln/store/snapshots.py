@@ -88,7 +88,15 @@ class Snapshots:
         below = self._layers.tree(diff_ids[:-1], descriptors[:-1])
         with Unpacker(target, overlay=self._overlay) as unpacker:
             made = {""}
+            entries = self._layers.toc(diff_ids[-1], descriptors[-1])
+            hidden = {path for path, entry in entries if entry.kind == WHITEOUT}
+            replaced = hidden & {path for path, entry in entries if entry.kind != WHITEOUT}
             for path, entry, content in self._members(descriptors[-1]):
+                if path in replaced:
+                    # The new entry takes the place of what the whiteout hides; of a folder, nothing below shows through.
+                    if entry.kind == WHITEOUT:
+                        continue
+                    entry = copy_of(entry, opaque=entry.kind == DIR)
                 place = below.place(path)
                 for folder in parents(place):
                     if folder not in made:
@@ -97,6 +105,8 @@ class Snapshots:
                 if entry.kind == HARDLINK:
                     self._hardlink(unpacker, below, place, entry, target)
                     continue
+                if entry.kind == DIR and entry.mode < 0 and place not in made:
+                    unpacker.add(place, _folder_below(below, place), iter(()))
                 if entry.kind == DIR:
                     made.add(place)
                 unpacker.add(place, entry, content)

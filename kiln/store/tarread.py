@@ -30,6 +30,7 @@ from kiln.store.entry import (
 _BLOCK = 512
 _MAX_EXTENDED = 1 << 20
 _MAX_MAP = 1 << 22
+_MAX_NUMBER = 1 << 62
 _KINDS = {
     b"0": FILE,
     b"\0": FILE,
@@ -246,8 +247,12 @@ def _member(block: bytes, kind: bytes, size: int, extended: _Extended, source: S
         raise source.bad("a number in a pax record is malformed") from None
     if size < 0:
         raise source.bad("a member has a negative size")
+    if not (0 <= uid < _MAX_NUMBER and 0 <= gid < _MAX_NUMBER and abs(mtime) < _MAX_NUMBER):
+        raise source.bad("a member has an owner or a time that no file system can hold")
     raw = os.fsdecode(records.get("path") or extended.long_name or _name(block))
     link = os.fsdecode(records.get("linkpath") or extended.long_link or _text(block[157:257]))
+    if "\0" in raw or "\0" in link:
+        raise source.bad("a name in a pax record holds a zero byte")
     what = FILE if kind == b"S" else _KINDS.get(kind)
     if what is None:
         return None, size
@@ -263,8 +268,7 @@ def _member(block: bytes, kind: bytes, size: int, extended: _Extended, source: S
         minor=_number(block[337:345], source) if what in (CHAR, BLOCK) else 0,
         xattrs=_xattrs(records), sparse=sparse,
     )  # fmt: skip
-    left = stored if has_content else size
-    return Member(clean(raw), entry, source, left, raw), size
+    return Member(clean(raw), entry, source, stored if has_content else 0, raw), size if has_content else 0
 
 
 def _link(kind: str, link: str) -> str:

@@ -30,7 +30,7 @@ class Unpacker:
         self._root_fd = os.open(root, _DIR_FLAGS)
         self._folder = ""
         self._folder_fd = os.dup(self._root_fd)
-        self._times: list[tuple[str, int]] = []
+        self._times: dict[str, int] = {}
 
     def __enter__(self) -> Unpacker:
         return self
@@ -55,11 +55,11 @@ class Unpacker:
 
     def finish(self) -> None:
         """Sets the times of folders, which writing into them had changed."""
-        for path, time in reversed(self._times):
+        for path, time in reversed(self._times.items()):
             fd = self._open(path)
             os.utime(fd, (time, time))
             os.close(fd)
-        self._times = []
+        self._times = {}
 
     def _open(self, path: str) -> int:
         fd = os.dup(self._root_fd)
@@ -89,6 +89,7 @@ class Unpacker:
             self._make_folder(at, name, path, entry)
             return
         self._clear(at, name)
+        self._times.pop(path, None)
         if entry.kind == FILE:
             self._make_file(at, name, entry, content)
         elif entry.kind == HARDLINK:
@@ -125,7 +126,7 @@ class Unpacker:
                 os.setxattr(fd, f"{self._overlay}.overlay.opaque", b"y")
             if entry.mode >= 0:
                 self._set(fd, entry)
-                self._times.append((path, entry.mtime))
+                self._times[path] = entry.mtime
         finally:
             os.close(fd)
 

@@ -87,13 +87,23 @@ def base_tar(busybox: bytes) -> bytes:
 
 
 def busybox_of_debian(cache: Path) -> bytes:
-    """Debian's static busybox, downloaded once into `cache`. Raises CalledProcessError when apt cannot get it."""
+    """Debian's static busybox: the installed one, or one that is downloaded once into `cache`. Raises CalledProcessError
+    when apt cannot get it."""
+    installed = _installed()
+    if installed is not None:
+        return installed.read_bytes()
     kept = cache / "busybox"
     if not kept.exists():
         cache.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory() as scratch:
             _download(Path(scratch), kept)
     return kept.read_bytes()
+
+
+def _installed() -> Path | None:
+    done = subprocess.run(["dpkg-query", "-L", "busybox-static"], capture_output=True, text=True, check=False)
+    paths = [Path(line) for line in done.stdout.splitlines() if line.endswith("bin/busybox")]
+    return paths[0] if paths and paths[0].is_file() else None
 
 
 def digest(data: bytes) -> str:

@@ -182,6 +182,21 @@ def connected(host):
     return any(row[2].endswith(port) and row[3] == "01" for row in rows)
 
 
+@needs_root
+@pytest.mark.root
+def test_a_failing_step_beside_a_silent_server(kiln, folder):
+    """The step's error is shown, though the other stage still waits."""
+    with silent_server() as host:
+        context = folder(
+            f"FROM {host}/team/app:1 AS slow\nFROM base AS bad\nRUN sleep 0.5; echo it broke; exit 7\n"
+            "FROM base\nCOPY --from=slow /a /\nCOPY --from=bad /etc/motd /\n"
+        )
+        process = kiln.start("build", "--progress", "plain", context)
+        code, err, _ = finish(process, 10)
+    assert code == 1 and "Dockerfile:3" in err and "| it broke" in err and "ended with exit code 7" in err
+    assert kiln.scratch() == []
+
+
 def test_a_slow_download_ends_with_the_time_limit(kiln, folder):
     def trickle(out):
         while True:

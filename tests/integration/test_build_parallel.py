@@ -10,8 +10,8 @@ from tests.services import Kiln
 pytestmark = [pytest.mark.integration, pytest.mark.root]
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="RUN steps in these tests run as root")
 TEXT = """FROM base AS one
-COPY data /data
-RUN sha256sum < /data > /sum && echo one >> /log
+COPY data /blob
+RUN sha256sum < /blob > /sum && echo one >> /log
 FROM base AS two
 COPY --from=one /sum /sum
 RUN cat /sum /sum > /sums && sleep 0.2

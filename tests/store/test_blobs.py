@@ -97,7 +97,9 @@ def test_missing(store: Store) -> None:
     assert store.blobs.delete(digest) == 0
 
 
-@pytest.mark.parametrize("digest", ["sha256:../../../etc/passwd", "sha256:" + "A" * 64, "md5:" + "0" * 32, "", "sha256:" + "0" * 64 + "\n"])
+@pytest.mark.parametrize(
+    "digest", ["sha256:../../../etc/passwd", "sha256:" + "A" * 64, "md5:" + "0" * 32, "", "sha256:" + "0" * 64 + "\n"]
+)
 def test_what_is_no_digest_is_no_path(store: Store, digest: str) -> None:
     with pytest.raises(KilnError, match="not a digest"):
         store.blobs.path(digest)
@@ -168,7 +170,9 @@ def tiny(tmp_path: Path) -> Iterator[Path]:
         pytest.skip("mounting a tmpfs needs root")
     folder = tmp_path / "tiny"
     folder.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", folder], check=False, capture_output=True).returncode:
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", folder], check=False, capture_output=True
+    ).returncode:
         pytest.skip("a tmpfs cannot be mounted here")
     try:
         yield folder

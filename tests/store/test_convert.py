@@ -57,7 +57,10 @@ def test_it_is_found_again(store: Store) -> None:
         assert convert(store.layers, layer.diff_id, layer.descriptor, compression, epoch) == made
         assert store.blobs.path(made.descriptor.digest).stat().st_ino == inode
         store.blobs.delete(made.descriptor.digest)
-        assert convert(store.layers, layer.diff_id, layer.descriptor, compression, epoch).descriptor.digest == made.descriptor.digest
+        assert (
+            convert(store.layers, layer.diff_id, layer.descriptor, compression, epoch).descriptor.digest
+            == made.descriptor.digest
+        )
 
 
 def facts(data: bytes) -> dict[str, tuple[object, ...]]:
@@ -86,7 +89,9 @@ def test_epoch_clamps_times(store: Store) -> None:
     assert clamped.diff_id != layer.diff_id
     later = convert(store.layers, layer.diff_id, layer.descriptor, Compression(), 10**6)
     assert later.diff_id == layer.diff_id and unpacked(store, later) == before
-    assert [path for path, _ in store.layers.toc(clamped.diff_id)] == [path for path, _ in store.layers.toc(layer.diff_id)]
+    assert [path for path, _ in store.layers.toc(clamped.diff_id)] == [
+        path for path, _ in store.layers.toc(layer.diff_id)
+    ]
 
 
 def test_a_large_layer(store: Store) -> None:

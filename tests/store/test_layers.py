@@ -120,7 +120,10 @@ def test_another_blob_of_the_layer_serves(store: Store) -> None:
     other = Descriptor(media.DOCKER_LAYER, store.blobs.put(data), len(data))
     store.layers.add_blob(layer.diff_id, other)
     store.layers.add_blob(layer.diff_id, other)
-    assert [entry.media_type for entry in store.layers.blobs_of(layer.diff_id)] == [media.OCI_LAYER_GZIP, media.OCI_LAYER]
+    assert [entry.media_type for entry in store.layers.blobs_of(layer.diff_id)] == [
+        media.OCI_LAYER_GZIP,
+        media.OCI_LAYER,
+    ]
     store.blobs.delete(layer.descriptor.digest)
     assert store.layers.small_file(layer.diff_id, dict(store.layers.toc(layer.diff_id))["a"]) == b"x" * 100
 

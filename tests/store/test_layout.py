@@ -45,7 +45,9 @@ def test_tag_and_untag(store: Store) -> None:
 
 def test_entries_without_a_name_are_kept(store: Store) -> None:
     one = image(store)
-    (store.root / "index.json").write_bytes(msgspec.json.encode({"schemaVersion": 2, "manifests": [msgspec.to_builtins(one.plain())]}))
+    (store.root / "index.json").write_bytes(
+        msgspec.json.encode({"schemaVersion": 2, "manifests": [msgspec.to_builtins(one.plain())]})
+    )
     store.layout.tag(["a"], one)
     assert len(store.layout.entries()) == 2 and list(store.layout.names()) == ["a"]
 
@@ -64,7 +66,9 @@ def test_threads(store: Store) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert set(store.layout.names()) == {f"new{turn}-{number}" for turn in range(4) for number in range(10)} | {"shared"}
+    assert set(store.layout.names()) == {f"new{turn}-{number}" for turn in range(4) for number in range(10)} | {
+        "shared"
+    }
 
 
 _TAGGER = """
@@ -121,7 +125,11 @@ def test_pick_platform() -> None:
     def entry(digest: str, *platform: str) -> Descriptor:
         return Descriptor(media.OCI_MANIFEST, digest, 1, platform=Platform(*platform) if platform else None)
 
-    v6, v7, unknown = entry("v6", "arm", "linux", "v6"), entry("v7", "arm", "linux", "v7"), entry("att", "unknown", "unknown")
+    v6, v7, unknown = (
+        entry("v6", "arm", "linux", "v6"),
+        entry("v7", "arm", "linux", "v7"),
+        entry("att", "unknown", "unknown"),
+    )
     assert pick_platform([unknown, v6, v7], Platform("arm", "linux", "v7")) == v7
     assert pick_platform([unknown, v6], Platform("arm", "linux", "v7")) == v6
     assert pick_platform([unknown], None) is None

@@ -25,7 +25,9 @@ PATHS = st.lists(NAMES, min_size=1, max_size=4).map("/".join)
 IDS = st.one_of(st.integers(0, 70000), st.integers(0o7777776, 2**32 - 2))
 TIMES = st.one_of(st.integers(0, 2**31), st.integers(-(2**31), -1), st.integers(2**33 - 2, 2**40))
 KEYS = st.text(st.characters(min_codepoint=33, max_codepoint=0x2FF, exclude_characters="="), min_size=1, max_size=20)
-XATTRS = st.one_of(st.none(), st.dictionaries(KEYS.map("user.".__add__), st.binary(max_size=300), min_size=1, max_size=3))
+XATTRS = st.one_of(
+    st.none(), st.dictionaries(KEYS.map("user.".__add__), st.binary(max_size=300), min_size=1, max_size=3)
+)
 DEVICES = st.integers(0, 0o7777777)
 
 
@@ -45,13 +47,18 @@ def entries(draw: st.DrawFn) -> tuple[str, Entry, bytes]:
 
 def tar_of(members: list[tuple[str, Entry, bytes]]) -> bytes:
     """An archive, in one piece."""
-    pieces = [tarwrite.header(path, entry) + content + tarwrite.padding(len(content)) for path, entry, content in members]
+    pieces = [
+        tarwrite.header(path, entry) + content + tarwrite.padding(len(content)) for path, entry, content in members
+    ]
     return b"".join(pieces) + tarwrite.END
 
 
 def read(data: bytes) -> list[tuple[str, Entry, bytes]]:
     """What the reader makes of an archive."""
-    return [(member.path, member.entry, b"".join(member.chunks())) for member in tarread.members(io.BytesIO(data).read, "test.tar")]
+    return [
+        (member.path, member.entry, b"".join(member.chunks()))
+        for member in tarread.members(io.BytesIO(data).read, "test.tar")
+    ]
 
 
 @settings(deadline=None, max_examples=150)

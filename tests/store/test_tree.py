@@ -36,11 +36,20 @@ def shown(tree: Tree) -> dict[str, str]:
     """path -> what is there: `/` for folders, the link's text, else the digest and the layer."""
     marks = {}
     for path, node in tree.walk():
-        marks[path] = {DIR: "/", SYMLINK: f"-> {node.entry.link}"}.get(node.entry.kind, f"{node.entry.digest}@{node.diff_id}")
+        marks[path] = {DIR: "/", SYMLINK: f"-> {node.entry.link}"}.get(
+            node.entry.kind, f"{node.entry.digest}@{node.diff_id}"
+        )
     return marks
 
 
-BASE: Toc = [("d", folder()), ("d/a", file("A")), ("d/b", file("B")), ("d/s", folder()), ("d/s/c", file("C")), ("f", file("F"))]
+BASE: Toc = [
+    ("d", folder()),
+    ("d/a", file("A")),
+    ("d/b", file("B")),
+    ("d/s", folder()),
+    ("d/s/c", file("C")),
+    ("f", file("F")),
+]
 
 
 def test_one_layer() -> None:
@@ -105,13 +114,18 @@ def test_hard_links() -> None:
     """A link is the file itself: also to a lower layer's, and after the first name has gone."""
     tree = stack(BASE, [("h", Entry(HARDLINK, link="d/a"))], [("d/a", Entry(WHITEOUT))])
     assert shown(tree)["h"] == "A@0" and "d/a" not in shown(tree)
-    assert stack(BASE, [("h", Entry(HARDLINK, link="d/a"))]).node("h") is stack(BASE).node("d/a") or shown(tree)["h"] == "A@0"
+    assert (
+        stack(BASE, [("h", Entry(HARDLINK, link="d/a"))]).node("h") is stack(BASE).node("d/a")
+        or shown(tree)["h"] == "A@0"
+    )
     with pytest.raises(CorruptError, match="/h to /nothing"):
         stack(BASE, [("h", Entry(HARDLINK, link="nothing"))])
 
 
 def test_entries_through_links() -> None:
-    tree = stack([*BASE, ("lnk", Entry(SYMLINK, link="/d/s")), ("up", Entry(SYMLINK, link="../../d"))], [("lnk/new", file("N"))])
+    tree = stack(
+        [*BASE, ("lnk", Entry(SYMLINK, link="/d/s")), ("up", Entry(SYMLINK, link="../../d"))], [("lnk/new", file("N"))]
+    )
     assert shown(tree)["d/s/new"] == "N@1" and shown(tree)["lnk"] == "-> /d/s"
     tree.apply([("up/a", Entry(WHITEOUT)), ("up/h", Entry(HARDLINK, link="lnk/c"))], "2")
     assert "d/a" not in shown(tree) and shown(tree)["d/h"] == "C@0"
@@ -200,7 +214,9 @@ def model(layers: list[list[tuple[str, str, str]]]) -> tuple[list[Toc], dict[str
                     remove(above)
                     paths[above] = "/"
             paths[path] = mark
-            toc.append((path, {"file": file(f"{number}{path}"), "dir": folder(), "hard": Entry(HARDLINK, link=link)}[what]))
+            toc.append(
+                (path, {"file": file(f"{number}{path}"), "dir": folder(), "hard": Entry(HARDLINK, link=link)}[what])
+            )
         tocs.append(toc)
     return tocs, paths
 
