@@ -22,6 +22,8 @@ _GIT = re.compile(r"^(?:git://|ssh://|git@|github\.com/|https?://[^#?]+\.git(?:[
 
 def open_context(text: str, scratch: Path, settings: Settings, cancel: Cancel) -> Context:
     """The context that a command line names; raises `UsageError` or `SourceError`."""
+    if not text:
+        raise UsageError("the context is empty", hint="Give the path of a folder, - for a tar, or a URL.")
     if text == "-":
         return _from_stream(sys.stdin.buffer.read, "standard input", scratch)
     if _GIT.match(text):

@@ -31,6 +31,7 @@ _BLOCK = 512
 _MAX_EXTENDED = 1 << 20
 _MAX_MAP = 1 << 22
 _MAX_NUMBER = 1 << 62
+_MAX_SPARSE = 1 << 40
 _KINDS = {
     b"0": FILE,
     b"\0": FILE,
@@ -321,6 +322,8 @@ def _sparse(
 
 
 def _checked(pieces: list[tuple[int, int]], logical: int, stored: int, source: Source) -> Pieces:
+    if logical > _MAX_SPARSE:
+        raise source.bad(f"a sparse member claims to have {logical} bytes")
     position = 0
     for offset, length in pieces:
         if offset < position or length < 0 or offset + length > logical:
@@ -350,15 +353,14 @@ def _gnu_sparse_map(block: bytes, source: Source) -> list[tuple[int, int]]:
 
 def _pax_sparse_map(source: Source, size: int) -> list[tuple[int, int]]:
     """Format 1.0: decimal numbers, one a line, in whole blocks before the content."""
-    text = b""
     numbers: list[int] = []
-    wanted = 1
+    rest, read, wanted = b"", 0, 1
     while len(numbers) < wanted:
-        if len(text) > _MAX_MAP or len(text) >= size:
+        if read > _MAX_MAP or read >= size:
             raise ValueError
-        text += source.exactly(_BLOCK)
-        lines = text.split(b"\n")[:-1]
-        numbers = [int(line) for line in lines if line.isdigit()]
+        *lines, rest = (rest + source.exactly(_BLOCK)).split(b"\n")
+        read += _BLOCK
+        numbers += [int(line) for line in lines if line.isdigit()]
         if numbers:
             wanted = 1 + 2 * numbers[0]
     return list(zip(numbers[1:wanted:2], numbers[2:wanted:2], strict=False))

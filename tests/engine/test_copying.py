@@ -105,7 +105,7 @@ def test_ignored(context: Path) -> None:
         "e/",
         "e/four.txt",
     ]
-    with pytest.raises(SourceError, match='"/a.txt": not found') as error:
+    with pytest.raises(SourceError, match=r'"/a\.txt": not found') as error:
         chosen(context, "COPY a.txt /", ("*.txt",))
     assert "dockerignore" in error.value.hint
 

@@ -36,7 +36,7 @@ def test_no_ports(word: str) -> None:
     if word == "80/":
         assert parse_ports(word) == ["80/tcp"]
         return
-    with pytest.raises(ValueError, match=".+"):
+    with pytest.raises(ValueError, match=r".+"):
         parse_ports(word)
 
 

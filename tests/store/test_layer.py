@@ -129,9 +129,11 @@ def test_threads_are_used_for_large_layers_only(store: Store) -> None:
 
 @pytest.mark.parametrize("size", [4, 6, 3 << 20])
 def test_size_mismatch(store: Store, size: int) -> None:
-    with pytest.raises(SourceError, match=f"/a changed while it was read: {size} bytes were expected, 5 came"):
-        with store.layers.writer(Compression()) as writer:
-            writer.add("a", Entry(FILE, size=size), [b"hello"])
+    with (
+        pytest.raises(SourceError, match=f"/a changed while it was read: {size} bytes were expected, 5 came"),
+        store.layers.writer(Compression()) as writer,
+    ):
+        writer.add("a", Entry(FILE, size=size), [b"hello"])
     assert not list((store.root / "blobs").rglob("*/*"))
     assert not list(store.scratch.iterdir())
 

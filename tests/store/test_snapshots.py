@@ -202,9 +202,6 @@ def test_overlayfs_shows_what_the_tree_says(layers: list[dict[str, str]]) -> Non
             assert on_disk(place) == in_tree(store, diff_ids, descriptors)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="bug: the snapshot of a folder that comes with a whiteout of its name is not opaque"
-)
 def test_whiteout_and_new_folder_of_one_name(store: Store, tmp_path: Path) -> None:
     """The whiteout hides the lower layers' folder, so the new one begins empty."""
     lowers, _, _ = unpack(store, BASE, [(".wh.d", "file", ""), ("d", "dir", ""), ("d/x", "file", "X")])
