@@ -13,8 +13,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
-import msgspec
-
 from kiln.engine import wire
 from kiln.engine.cancel import Cancel
 from kiln.errors import SandboxError
@@ -106,7 +104,7 @@ class Helper:
                 data = wire.receive(connection)
         except OSError:
             return None
-        return msgspec.json.decode(data, type=wire.Reply) if data else None
+        return wire.decode(data, wire.Reply) if data else None
 
     def shell(self, request: wire.ShellRequest) -> int:
         """Opens a shell on this process's own terminal; returns its exit code."""

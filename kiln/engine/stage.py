@@ -79,6 +79,7 @@ class StageRun:
             if isinstance(expanded, Copy):
                 quoted = self._expander(state, Rules(skip_quotes=True))
                 expanded = expanded.expand_heredocs(quoted)
+            _check_text(instruction)
             return self._dispatch(state, expanded)
         except WordError as bad:
             raise DockerfileError(str(bad), where=str(instruction.place)) from None
@@ -164,6 +165,19 @@ class StageRun:
         argv, _ = command_line(state, item)
         line = f"RUN {_with_args(state, argv)} # buildkit"
         return state.with_layer(result.layer, result.created).with_history(line, layer=True)
+
+
+def _check_text(item: Instruction) -> None:
+    """An image's config is JSON, which holds text only; the content of inline files is not part of it."""
+    texts = [item.code, *(item.args if isinstance(item, Run) else ())]
+    if isinstance(item, Run):
+        texts += [document.text for document in item.heredocs]
+    try:
+        "".join(texts).encode()
+    except UnicodeEncodeError:
+        raise DockerfileError(
+            f"{item.keyword} has bytes that are not UTF-8", hint="Save the Dockerfile as UTF-8."
+        ) from None
 
 
 def _with_args(state: State, argv: list[str]) -> str:

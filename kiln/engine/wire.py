@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import struct
+from typing import TypeVar
 
 import msgspec
 
@@ -84,12 +86,19 @@ class Reply(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 _HEAD = struct.Struct("!I")
+Message = TypeVar("Message")
 
 
 def send(connection: socket.socket, message: msgspec.Struct) -> None:
     """Sends one message."""
-    data = msgspec.json.encode(message)
+    data = json.dumps(msgspec.to_builtins(message)).encode()
     connection.sendall(_HEAD.pack(len(data)) + data)
+
+
+def decode(data: bytes, kind: type[Message]) -> Message:
+    """A message from its bytes. Not by msgspec's own JSON, here and in `send`: words of a Dockerfile and names of files
+    may hold bytes that are no text (as surrogates), which that refuses."""
+    return msgspec.convert(json.loads(data), kind)
 
 
 def receive(connection: socket.socket) -> bytes:

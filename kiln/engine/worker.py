@@ -19,8 +19,6 @@ import sys
 import time
 from pathlib import Path
 
-import msgspec
-
 from kiln.engine import sandbox, seccomp, wire
 from kiln.engine.files import LayerFiles
 from kiln.engine.upper import write_upper
@@ -34,7 +32,6 @@ from kiln.store.layers import Layers
 from kiln.store.snapshots import Snapshots
 from kiln.store.unpack import Unpacker
 
-_decode = msgspec.json.Decoder(wire.Request).decode
 _GRACE_SECONDS = 3.0
 
 
@@ -110,7 +107,7 @@ def _handle(descriptors: list[int], overlay: str) -> None:
     """The whole life of a handler process."""
     connection = socket.socket(fileno=descriptors[0])
     try:
-        request = _decode(wire.receive(connection))
+        request: wire.Request = wire.decode(wire.receive(connection), wire.Request)  # type: ignore[arg-type]
         reply = _answer(request, connection, descriptors[1:], overlay)
     except KilnError as bad:
         reply = wire.Reply(code=-1, error=str(bad), hint=bad.hint)

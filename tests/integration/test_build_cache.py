@@ -124,7 +124,9 @@ def test_secrets_are_not_in_the_key_nor_anywhere(kiln, folder, tmp_path):
 @pytest.mark.parametrize("mode", ["min", "max"])
 def test_a_shared_cache_in_a_fresh_home(where, mode, new_kiln, folder, registry, tmp_path):
     """min has what the image is made of, max the results of every stage."""
-    text = "FROM base AS tools\nRUN echo tool > /tool\nFROM base\nCOPY --from=tools /tool /tool\nRUN echo last > /last\n"
+    text = (
+        "FROM base AS tools\nRUN echo tool > /tool\nFROM base\nCOPY --from=tools /tool /tool\nRUN echo last > /last\n"
+    )
     place = folder(text)
     ref = f"{registry.host}/shared/cache:{mode}"
     to = f"type=local,dest={tmp_path}/cache" if where == "local" else f"type=registry,ref={ref}"

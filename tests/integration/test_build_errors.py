@@ -7,8 +7,8 @@ import threading
 
 import pytest
 
-from tests.services import USER, Http, Kiln, ask, foreign_image, free_port, sha256_of
 from tests.integration.test_build_hostile import member, tar
+from tests.services import USER, Http, Kiln, ask, foreign_image, free_port, sha256_of
 
 pytestmark = pytest.mark.integration
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root for RUN steps, mounts or other users")
@@ -43,6 +43,24 @@ DOCKERFILES = {
     "missing-file": ("FROM base\n", ["-f", "/nowhere/Dockerfile"], 1, ["/nowhere/Dockerfile"]),
     "bad-timeout": ("FROM base\n", ["--timeout", "soon"], 2, ["soon"]),
 }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "line", [b"ENV A=caf\xe9", b"RUN echo \xe9", b"RUN <<E\necho \xe9\nE", b"COPY caf\xe9 /", b"LABEL a=\xe9"]
+)
+def test_bytes_that_are_no_text(line, kiln, folder):
+    ended = kiln.build(folder(""), "-f", "-", data=b"FROM base\n" + line + b"\n", code=1)
+    assert ":2" in ended.err and "bytes that are not UTF-8" in ended.err and "hint" in ended.err
+
+
+def test_bytes_in_files_are_fine(kiln, folder):
+    """Names and contents of files are bytes; so is what an inline file holds."""
+    place = folder("FROM base\n")
+    with open(os.fsencode(place) + b"/caf\xe9", "wb") as file:
+        file.write(b"\xff")
+    kiln.build(place, "-t", "x", "-f", "-", data=b"FROM base\nCOPY . /in/\nCOPY <<E /inline\n\xe9\nE\n")
+    files = kiln.files("x")
+    assert any(path.startswith("in/caf") for path in files) and "inline" in files
 
 
 @pytest.mark.parametrize("name", sorted(DOCKERFILES))

@@ -39,7 +39,12 @@ def test_namespaces_are_its_own(say):
 
 def test_capabilities_and_privileges(say):
     """Docker's default set: 0xa80425fb; not inheritable (CVE-2022-24769)."""
-    said = say(**{name: f"grep {name}: /proc/self/status | cut -f2" for name in ("CapEff", "CapPrm", "CapBnd", "CapInh", "CapAmb", "Seccomp")})
+    said = say(
+        **{
+            name: f"grep {name}: /proc/self/status | cut -f2"
+            for name in ("CapEff", "CapPrm", "CapBnd", "CapInh", "CapAmb", "Seccomp")
+        }
+    )
     assert {said[name] for name in ("CapEff", "CapPrm", "CapBnd")} == {"00000000a80425fb"}
     assert (said["CapInh"], said["CapAmb"], said["Seccomp"]) == ("0" * 16, "0" * 16, "2")
 
@@ -80,7 +85,12 @@ def test_what_is_hidden(say):
 
 
 def test_devices(say):
-    said = say(names="ls /dev | tr '\\n' ' '", null="echo x > /dev/null && echo good", random="head -c 4 /dev/urandom | wc -c", terminal="ls /dev/pts")
+    said = say(
+        names="ls /dev | tr '\\n' ' '",
+        null="echo x > /dev/null && echo good",
+        random="head -c 4 /dev/urandom | wc -c",
+        terminal="ls /dev/pts",
+    )
     assert set(said["names"].split()) <= {
         "console", "core", "fd", "full", "mqueue", "null", "ptmx", "pts", "random", "shm", "stderr", "stdin", "stdout", "tty", "urandom", "zero",
     }  # fmt: skip
@@ -102,7 +112,10 @@ def test_nothing_of_the_hosts_files(say, tmp_path):
         parent="ls /proc/1/cwd/work 2>&1",
     )  # fmt: skip
     assert "No such file" in said["file"] and said["up"] == said["root"]
-    assert all(point.startswith(("/dev", "/proc", "/sys", "/etc/resolv.conf", "/etc/hosts")) or point == "/" for point in said["mounts"].split())
+    assert all(
+        point.startswith(("/dev", "/proc", "/sys", "/etc/resolv.conf", "/etc/hosts")) or point == "/"
+        for point in said["mounts"].split()
+    )
     assert int(said["fds"]) <= 4 and int(said["init"]) <= 4, "descriptors of the host's are open"
 
 
@@ -110,7 +123,12 @@ def test_no_network(say):
     with Http({}) as server:
         port = server.host.partition(":")[2]
         code = "printf 'GET / HTTP/1.0\\r\\n\\r\\n' | /bin/busybox timeout 5 /bin/busybox nc 127.0.0.1"
-        said = say("--network", "none", tcp=f"{code} {port} | grep -q HTTP && echo reached", links="ls /sys/class/net | tr '\\n' ' '")
+        said = say(
+            "--network",
+            "none",
+            tcp=f"{code} {port} | grep -q HTTP && echo reached",
+            links="ls /sys/class/net | tr '\\n' ' '",
+        )
         assert "reached" not in said["tcp"]
         assert said["links"].split() == ["lo"]
         assert "reached" in say(tcp=f"{code} {port} | grep -q HTTP && echo reached")["tcp"]

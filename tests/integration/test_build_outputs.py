@@ -70,7 +70,9 @@ def test_a_failed_build_leaves_no_half_file(kiln, folder, tmp_path):
 
 
 def test_ids_and_metadata(kiln, place, tmp_path):
-    ended = kiln.run("build", "-q", "-t", "x", "--iidfile", tmp_path / "iid", "--metadata-file", tmp_path / "meta", place)
+    ended = kiln.run(
+        "build", "-q", "-t", "x", "--iidfile", tmp_path / "iid", "--metadata-file", tmp_path / "meta", place
+    )
     manifest = kiln.manifest("x:latest")
     assert (tmp_path / "iid").read_text() == manifest["config"]["digest"] == ended.out.strip()
     facts = json.loads((tmp_path / "meta").read_text())
@@ -89,18 +91,32 @@ def test_labels_and_annotations(kiln, place):
 def test_several_platforms_as_an_index(kiln, folder, registry, tmp_path):
     place = folder("FROM scratch\nARG TARGETARCH\nCOPY ${TARGETARCH} /here\n", {"amd64": "x86", "arm64": "arm"})
     name = f"{registry.host}/outputs/both"
-    kiln.build(place, "-t", f"{name}:1", "--push", "--platform", "linux/amd64,linux/arm64", "--metadata-file", tmp_path / "meta")
+    kiln.build(
+        place,
+        "-t",
+        f"{name}:1",
+        "--push",
+        "--platform",
+        "linux/amd64,linux/arm64",
+        "--metadata-file",
+        tmp_path / "meta",
+    )
     status, body = ask(registry.host, "GET", "/v2/outputs/both/manifests/1", {"Accept": INDEX})
     assert status == 200
     index = json.loads(body)
     assert index["mediaType"] == INDEX
     assert [entry["platform"]["architecture"] for entry in index["manifests"]] == ["amd64", "arm64"]
     for entry, text in zip(index["manifests"], (b"x86", b"arm"), strict=True):
-        manifest = json.loads(ask(registry.host, "GET", f"/v2/outputs/both/manifests/{entry['digest']}", {"Accept": MANIFEST})[1])
+        manifest = json.loads(
+            ask(registry.host, "GET", f"/v2/outputs/both/manifests/{entry['digest']}", {"Accept": MANIFEST})[1]
+        )
         config = json.loads(kiln.blob(manifest["config"]["digest"]))
         assert config["architecture"] == entry["platform"]["architecture"]
         assert members(kiln.blob(manifest["layers"][-1]["digest"]))["here"].data == text
-    assert json.loads((tmp_path / "meta").read_text())["containerimage.digest"] == f"sha256:{hashlib.sha256(body).hexdigest()}"
+    assert (
+        json.loads((tmp_path / "meta").read_text())["containerimage.digest"]
+        == f"sha256:{hashlib.sha256(body).hexdigest()}"
+    )
     out = tmp_path / "split"
     kiln.build(place, "--platform", "linux/amd64,linux/arm64", "--output", f"type=local,dest={out}")
     assert (out / "linux_arm64" / "here").read_text() == "arm"
@@ -134,7 +150,9 @@ def test_a_lone_dockerfile_from_standard_input(kiln):
 
 
 def test_a_context_from_a_url(kiln, place):
-    with Http({"/context.tar.gz": (200, {}, gzip.compress(tar_of(place))), "/Dockerfile": (200, {}, b"FROM base\n")}) as server:
+    with Http(
+        {"/context.tar.gz": (200, {}, gzip.compress(tar_of(place))), "/Dockerfile": (200, {}, b"FROM base\n")}
+    ) as server:
         kiln.build(f"http://{server.host}/context.tar.gz", "-t", "x")
         kiln.build(f"http://{server.host}/Dockerfile", "-t", "lone")
         ended = kiln.build(f"http://{server.host}/none.tar", code=1)

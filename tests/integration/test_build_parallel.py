@@ -51,7 +51,9 @@ def test_the_same_build_several_times_at_once(count, kiln, folder):
 @needs_root
 def test_different_builds_at_once(kiln, folder):
     places = [folder(TEXT, {"data": os.urandom(2_000_000)}, name=f"c{number}") for number in range(4)]
-    ends([kiln.start("build", "--progress", "plain", "-t", f"own{number}", place) for number, place in enumerate(places)])
+    ends(
+        [kiln.start("build", "--progress", "plain", "-t", f"own{number}", place) for number, place in enumerate(places)]
+    )
     check(kiln, *(f"own{number}" for number in range(4)))
     assert len(kiln.index()) == 5
 
@@ -73,7 +75,9 @@ def test_prune_while_builds_run(kiln, folder):
     turn = pruned = 0
     while time.monotonic() < deadline:
         builds = [
-            kiln.start("build", "--progress", "plain", "-t", f"p{number}", *(["--no-cache"] if turn % 3 == 2 else []), place)
+            kiln.start(
+                "build", "--progress", "plain", "-t", f"p{number}", *(["--no-cache"] if turn % 3 == 2 else []), place
+            )
             for number, place in enumerate(places)
         ]
         while any(build.poll() is None for build in builds):

@@ -45,7 +45,12 @@ def user():
         with open("/etc/subuid") as file:
             if f"{name}:" not in file.read():
                 number = 500000 + os.getpid() % 1000 * 70000
-                run("usermod", f"--add-subuids={number}-{number + 65535}", f"--add-subgids={number}-{number + 65535}", name)
+                run(
+                    "usermod",
+                    f"--add-subuids={number}-{number + 65535}",
+                    f"--add-subgids={number}-{number + 65535}",
+                    name,
+                )
         yield name
     finally:
         run("userdel", "--force", "--remove", name)
@@ -92,7 +97,9 @@ def test_it_makes_what_root_makes(rootless, place, kiln, registry):
     kiln.run("pull", name)
     kiln.run("tag", name, "plain")
     mine, roots = kiln.files("plain"), kiln.files("root")
-    assert {path: (mine.get(path), roots.get(path)) for path in {*mine, *roots} if mine.get(path) != roots.get(path)} == {}
+    assert {
+        path: (mine.get(path), roots.get(path)) for path in {*mine, *roots} if mine.get(path) != roots.get(path)
+    } == {}
     assert mine["tmp/id"].content == "=1234\n" and mine["home/app/work/made"].uid == 1234
     assert (mine["out/tool"].uid, mine["out/tool"].gid, mine["out/tool"].mode) == (1234, 2345, 0o4755)
     assert (mine["srv/data"].uid, mine["srv/data"].gid) == (77, 88) and "srv/data/keep" not in mine
