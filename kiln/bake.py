@@ -29,7 +29,7 @@ from kiln.engine.executor import execute
 from kiln.engine.fileindex import FileIndex
 from kiln.engine.files import Files, FolderFiles, Without
 from kiln.engine.helper import Helper
-from kiln.errors import KilnError, UsageError
+from kiln.errors import KilnError, TimedOut, UsageError
 from kiln.oci.image import Image
 from kiln.oci.platform import Platform, local
 from kiln.oci.reference import Reference
@@ -120,7 +120,8 @@ def _time_limit(seconds: float, cancel: Cancel) -> Iterator[None]:
     if not seconds:
         yield
         return
-    timer = threading.Timer(seconds, lambda: cancel.cancel(f"the build took longer than its limit of {seconds:g} s"))
+    late = TimedOut(f"the build took longer than its limit of {seconds:g} s", hint="Give more with --timeout.")
+    timer = threading.Timer(seconds, lambda: cancel.cancel(late.message, late))
     timer.daemon = True
     timer.start()
     try:

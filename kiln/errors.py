@@ -87,6 +87,12 @@ class SandboxError(KilnError):
 
 
 class CancelledBuild(KilnError):
-    """The user or a time limit ended the build."""
+    """The user ended the build, or another part of it failed."""
 
     exit_code = 130
+
+
+class TimedOut(CancelledBuild):
+    """The build took longer than it was given."""
+
+    exit_code = 1

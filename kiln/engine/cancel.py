@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-from kiln.errors import CancelledBuild, KilnError
+from kiln.errors import CancelledBuild, KilnError, TimedOut
 
 
 class Cancel:
@@ -46,9 +46,9 @@ class Cancel:
             free()
 
     def check(self) -> None:
-        """Raises `CancelledBuild` if the build is to stop."""
+        """Raises `CancelledBuild` (or the `TimedOut` that stopped it) if the build is to stop."""
         if self._reason:
-            raise CancelledBuild(self._reason)
+            raise self.failure if isinstance(self.failure, TimedOut) else CancelledBuild(self._reason)
 
     @contextmanager
     def ending(self, end: Callable[[], None]) -> Iterator[None]:

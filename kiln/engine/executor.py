@@ -6,13 +6,14 @@ import threading
 from concurrent.futures import Future
 
 from kiln.dockerfile.instructions import Instruction, Program
+from kiln.dockerfile.suggest import closest
 from kiln.engine import state as states
 from kiln.engine.build import Build
 from kiln.engine.copystep import folder_base
 from kiln.engine.files import Files
 from kiln.engine.stage import Neighbours, StageRun
 from kiln.engine.state import State
-from kiln.errors import CancelledBuild, DockerfileError, KilnError
+from kiln.errors import CancelledBuild, DockerfileError, KilnError, RegistryError
 from kiln.oci.image import Image
 from kiln.oci.platform import Platform
 from kiln.plan.graph import Graph, Origin, Vertex, make_vertex, origins_of
@@ -135,10 +136,20 @@ class _Execution:
         if context is not None:
             found = self._open(context, platform, where)
         else:
-            found = states.from_image(self.build.doors.image(name, platform, where), self.build.epoch)
+            found = states.from_image(self._image(name, platform, where), self.build.epoch)
         with self._lock:
             self._images[key] = found
         return found
+
+    def _image(self, name: str, platform: Platform, where: str) -> Image:
+        """An image by name; where there is none, a stage of nearly that name is offered."""
+        try:
+            return self.build.doors.image(name, platform, where)
+        except RegistryError as bad:
+            near = closest(name, [stage.name for stage in self.program.stages if stage.name])
+            if near:
+                bad.hint = f"Did you mean the stage {near}?"
+            raise
 
     def _open(self, context: Context, platform: Platform, where: str) -> State | Files:
         if context.kind in ("image", "layout"):

@@ -57,8 +57,9 @@ class Snapshots:
     def _one(self, diff_ids: tuple[str, ...], descriptors: tuple[Descriptor, ...]) -> Path:
         chain = chain_id(diff_ids)
         path = self.path(chain)
-        if self.has(chain):
-            return path
+        with locked(self._locks / "gc", shared=True):
+            if self.has(chain):
+                return path
         with locked(self._locks / f"snapshot-{path.name}"):
             if not self.has(chain):
                 work = self._scratch / f"snapshot-{secrets.token_hex(6)}"

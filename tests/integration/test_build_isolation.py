@@ -70,7 +70,8 @@ def test_what_is_refused(say):
 def test_the_filter_of_system_calls(say):
     """A new user namespace needs no capability: only the filter refuses it."""
     done = subprocess.run(["unshare", "--user", "true"], check=False, capture_output=True)
-    assert done.returncode == 0, "this machine refuses it anyway, which makes this test say nothing"
+    if done.returncode:
+        pytest.skip("this machine refuses it outside of a step too, so that the filter could not be told")
     said = say(before="USER app\n", unshare="/bin/busybox unshare -U true && echo did")
     assert "not permitted" in said["unshare"] and "did" not in said["unshare"]
 
