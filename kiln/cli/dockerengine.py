@@ -30,8 +30,9 @@ def docker_argv(docker: str, given: dict[str, Any]) -> list[str]:
     argv += [flag for name, flag in _FLAGS.items() if given[name]]
     if given["network"] != "default":
         argv += ["--network", given["network"]]
-    progress = {"json": "rawjson"}.get(given["progress"], given["progress"])
-    return [*argv, "--progress", progress, "--", given["context"]]
+    if argv[1] == "buildx":
+        argv += ["--progress", {"json": "rawjson"}.get(given["progress"], given["progress"])]
+    return [*argv, "--", given["context"]]
 
 
 def _has_buildx(docker: str) -> bool:

@@ -221,3 +221,10 @@ def test_pushing_under_a_name_leaves_no_half_image(app, context, registry):
     blob.write_bytes(good)
     app.run("push", "app", name)
     assert ask(registry.host, "GET", "/v2/half/app/manifests/1", {"Accept": KIND})[0] == 200
+
+
+def test_docker_builds_when_it_is_asked_to(kiln, folder, daemon):
+    kiln.env["DOCKER_HOST"] = daemon.socket
+    place = folder("FROM scratch\nARG A\nLABEL a=$A\nCOPY f /\n", {"f": "f"})
+    kiln.build(place, "--engine", "docker", "-t", "by-docker", "--build-arg", "A=1", "--progress", "plain")
+    assert daemon("image", "inspect", "by-docker", "--format", "{{.Config.Labels.a}}").strip() == "1"
