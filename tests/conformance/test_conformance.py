@@ -31,7 +31,7 @@ class Allowed:
     reason: str
 
 
-# Every entry is a decision. A line that no entry matches fails its case, and so does an entry of one case that matches nothing.
+# Every entry is a decision. A line that no entry matches fails its case; an entry has to name a case that exists.
 ALLOWED: tuple[Allowed, ...] = (
     Allowed(
         "copy/link-chown-name",
