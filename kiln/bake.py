@@ -17,7 +17,6 @@ import msgspec
 
 from kiln import events
 from kiln.baking.images import Images, default_platform, stored_env
-from kiln.baking.outputs import CachePlace, Output
 from kiln.baking.publish import Published, Publisher, Wanted
 from kiln.baking.sharedcache import SharedCache, export
 from kiln.dockerfile import lint
@@ -34,12 +33,14 @@ from kiln.oci.image import Image
 from kiln.oci.platform import Platform, local
 from kiln.oci.reference import Reference
 from kiln.plan.graph import Graph, make_graph, predefined_args
+from kiln.plan.outputs import CachePlace, Output
 from kiln.plan.target import Context, Secret, Target
 from kiln.settings import PROXY_NAMES, Settings
 from kiln.sources import dockerfile as dockerfile_source
 from kiln.sources.agent import agent_socket
 from kiln.sources.context import open_context
 from kiln.sources.fetch import clone, download, parse_git
+from kiln.sources.wish import Wish
 from kiln.store.layer import Compression
 from kiln.store.records import Record
 from kiln.store.store import Store
@@ -52,7 +53,7 @@ _MAX_SECRET = 500 * 1024
 class Request:
     """One build as it was asked for. `timeout` is seconds, 0 for none; `jobs` is how many steps may run at once."""
 
-    wish: dockerfile_source.Wish
+    wish: Wish
     names: tuple[Reference, ...] = ()
     outputs: tuple[Output, ...] = ()
     push: bool = False

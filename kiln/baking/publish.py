@@ -13,12 +13,12 @@ from typing import IO
 import msgspec
 
 from kiln import events
-from kiln.baking.outputs import Output
 from kiln.engine import export
 from kiln.errors import KilnError, UsageError
 from kiln.oci.digest import sha256
 from kiln.oci.image import Descriptor, Image, RootFS, documents
 from kiln.oci.reference import Reference
+from kiln.plan.outputs import Output
 from kiln.settings import Settings
 from kiln.store.blobs import disk_error
 from kiln.store.convert import convert

@@ -8,12 +8,12 @@ from pathlib import Path
 import msgspec
 
 from kiln import events
-from kiln.baking.outputs import CachePlace
 from kiln.errors import KilnError, NotFoundError, RegistryError
 from kiln.oci import media
 from kiln.oci.digest import sha256
 from kiln.oci.image import Descriptor, Manifest, encode, parse_manifest
 from kiln.oci.reference import parse as parse_reference
+from kiln.plan.outputs import CachePlace
 from kiln.settings import Settings
 from kiln.store.blobs import Blobs
 from kiln.store.layout import Layout

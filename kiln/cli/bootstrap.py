@@ -11,7 +11,8 @@ from kiln.cli.options import image_names, platform_list
 from kiln.cli.progress import display
 from kiln.engine.cancel import Cancel
 from kiln.errors import KilnError, UsageError
-from kiln.sources.bootstrap import Bootstrap, make
+from kiln.plan.target import Bootstrap
+from kiln.sources.bootstrap import make
 from kiln.store.store import Store
 
 

@@ -12,13 +12,13 @@ import click
 import msgspec
 
 from kiln import bake, events, settings
-from kiln.baking.outputs import Output, parse_cache, parse_output
 from kiln.cli.options import image_names, key_values, platform_list, secret_of, ssh_of
 from kiln.cli.progress import Display, display
 from kiln.engine.cancel import Cancel
 from kiln.errors import CancelledBuild, KilnError, RunError, UsageError
+from kiln.plan.outputs import Output, parse_cache, parse_output
 from kiln.settings import Settings
-from kiln.sources.dockerfile import Wish
+from kiln.sources.wish import Wish
 from kiln.store.files import write_whole
 from kiln.store.layer import Compression
 

@@ -20,7 +20,8 @@ from kiln.plan.graph import Graph, make_graph, predefined_args
 from kiln.plan.target import Target
 from kiln.settings import Settings
 from kiln.sources.context import open_context
-from kiln.sources.dockerfile import Wish, load
+from kiln.sources.dockerfile import load
+from kiln.sources.wish import Wish
 
 _RULE = "-" * 20
 

@@ -8,17 +8,38 @@ from pathlib import Path
 
 from kiln.dockerfile.instructions import Program
 from kiln.oci.platform import Platform
+from kiln.oci.reference import Reference
+from kiln.plan.outputs import CachePlace, Output
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """Where files come from: a `folder` on disk, an `archive` (a tar file), an OCI `layout` (folder:tag), or an `image`."""
+    """Where files come from: a `folder` on disk, a lone `dockerfile`, an OCI `layout` (folder:tag), an `image`, or the
+    image of another `target` (its name is `reference`).
+
+    A folder may carry `layers`, folders in overlayfs's form of which the first lies on top, and `mounts`, other contexts
+    that appear below it at a path.
+    """
 
     kind: str
     folder: Path | None = None
     reference: str = ""
     ignore: tuple[str, ...] = ()
     name: str = ""
+    layers: tuple[Path, ...] = ()
+    mounts: tuple[tuple[str, Context], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Bootstrap:
+    """A base image of distribution packages: the suite, further packages, components; `mirror` empty for mmdebstrap's
+    own."""
+
+    suite: str
+    include: tuple[str, ...] = ()
+    mirror: str = ""
+    variant: str = "minbase"
+    components: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +53,13 @@ class Secret:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One image: the parsed Dockerfile, its contexts and arguments. `platforms` empty means that of this machine."""
+    """One image: the parsed Dockerfile, its contexts and arguments. `platforms` empty means that of this machine.
+
+    `name` is unique in a plan, `place` says where the target is written. `tags` are its names in the store, `pushes` its
+    names in registries (empty: it is not pushed). An `auto_tag` stands for a name that changes with time: an unchanged
+    image keeps the one it has. `needs` are targets that come first. `image_args` are build arguments whose value is the
+    full name of another target's image. A target with `bootstrap` is made of packages, its program is empty.
+    """
 
     name: str
     program: Program
@@ -49,3 +76,15 @@ class Target:
     no_cache_stages: frozenset[str] = frozenset()
     pull: bool = False
     hosts: tuple[str, ...] = ()
+    place: str = ""
+    tags: tuple[Reference, ...] = ()
+    pushes: tuple[Reference, ...] = ()
+    auto_tag: bool = False
+    needs: tuple[str, ...] = ()
+    image_args: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    outputs: tuple[Output, ...] = ()
+    cache_from: tuple[CachePlace, ...] = ()
+    cache_to: tuple[CachePlace, ...] = ()
+    bootstrap: Bootstrap | None = None
+    component: str = ""

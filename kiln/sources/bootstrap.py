@@ -10,13 +10,13 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from kiln.engine.cancel import Cancel
 from kiln.errors import KilnError, UsageError
 from kiln.oci.image import History, Image, ImageConfig, RootFS, RunConfig
 from kiln.oci.platform import Platform
+from kiln.plan.target import Bootstrap
 from kiln.settings import Settings
 from kiln.store import tarread
 from kiln.store.entry import FILE, copy_of
@@ -38,17 +38,6 @@ _KEPT = frozenset(
     {"var/log/apt", "var/cache/apt/archives", "var/cache/apt/archives/partial", "var/lib/apt/lists/partial", "run/lock"}
 )
 _UNWANTED = ("var/cache/ldconfig/aux-cache", "var/lib/dbus/machine-id")
-
-
-@dataclass(frozen=True, slots=True)
-class Bootstrap:
-    """What to install: the suite, further packages, components; `mirror` empty for mmdebstrap's own."""
-
-    suite: str
-    include: tuple[str, ...] = ()
-    mirror: str = ""
-    variant: str = "minbase"
-    components: str = ""
 
 
 def make(

@@ -5,37 +5,16 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from kiln.dockerfile import parser, reading
 from kiln.dockerfile.patterns import Matcher, PatternError, read_ignore_file
 from kiln.errors import KilnError, SourceError, UsageError
-from kiln.oci.platform import Platform
 from kiln.oci.reference import parse as parse_reference
-from kiln.plan.target import Context, Secret, Target
+from kiln.plan.target import Context, Target
+from kiln.sources.wish import Wish
 
 _MAX_DOCKERFILE = 8 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class Wish:
-    """What the command line asks for: `context` a place or text as given, `file` the Dockerfile (empty: the context's)."""
-
-    context: str
-    file: str = ""
-    target: str = ""
-    args: Mapping[str, str] = field(default_factory=dict)
-    labels: Mapping[str, str] = field(default_factory=dict)
-    platforms: tuple[Platform, ...] = ()
-    contexts: Mapping[str, str] = field(default_factory=dict)
-    secrets: Mapping[str, Secret] = field(default_factory=dict)
-    ssh: Mapping[str, str] = field(default_factory=dict)
-    network: str = "default"
-    no_cache: bool = False
-    no_cache_stages: frozenset[str] = frozenset()
-    pull: bool = False
-    hosts: tuple[str, ...] = ()
 
 
 def load(wish: Wish, context: Context) -> Target:

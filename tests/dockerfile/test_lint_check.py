@@ -16,7 +16,7 @@ from kiln.cli.check import check
 from kiln.errors import DockerfileError, UsageError
 from kiln.oci.image import Image, ImageConfig, RunConfig
 from kiln.oci.platform import local
-from kiln.sources.dockerfile import Wish
+from kiln.sources.wish import Wish
 from kiln.store.store import Store
 
 DIRTY = "FROM scratch as a\nMAINTAINER x\n\nCMD a \\\n  b\nLABEL a=b\n"
