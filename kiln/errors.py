@@ -39,6 +39,10 @@ class DockerfileError(KilnError):
     """A Dockerfile that cannot be parsed or evaluated; `where` is `file:line`."""
 
 
+class PlanError(KilnError):
+    """Targets that cannot be built together: circular, missing, disabled or defined twice; nothing was built."""
+
+
 class SourceError(KilnError):
     """A context, a copied path or an archive that cannot be used."""
 

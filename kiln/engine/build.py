@@ -34,7 +34,7 @@ Fetched = tuple[Path, str]
 class Doors:
     """The engine's ways out, each a function given by its caller: images by name (`name, platform, place`), contexts,
     files by URL (`url, checksum` -> path and file name), git repositories (`url, keep .git, checksum` -> folder),
-    results of steps from a shared cache, the bytes of a secret, the socket of an ssh agent."""
+    results of steps from a shared cache, the bytes of a secret, the socket of an ssh agent, images of other targets."""
 
     image: ResolveImage
     context: OpenContext
@@ -43,6 +43,7 @@ class Doors:
     cached: Callable[[str], Record | None]
     secret: Callable[[Secret], bytes]
     agent: Callable[[str], str]
+    target: Callable[[str], Image]
 
 
 @dataclass(slots=True)

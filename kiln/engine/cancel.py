@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
 
 from kiln.errors import CancelledBuild, KilnError, TimedOut
 
@@ -12,27 +12,34 @@ from kiln.errors import CancelledBuild, KilnError, TimedOut
 class Cancel:
     """Asked by every step whether to go on; what has to be ended at once registers itself with `ending`."""
 
-    def __init__(self) -> None:
+    def __init__(self, above: Cancel | None = None) -> None:
+        """`above` stops this one too; stopping this one leaves what else hangs on `above` alone."""
+        self._above = above
         self._lock = threading.Lock()
         self._reason = ""
-        self.failure: KilnError | None = None
+        self._failure: KilnError | None = None
         self._enders: list[Callable[[], None]] = []
         self._held: list[Callable[[], None]] = []
 
     @property
     def reason(self) -> str:
         """Why the build stops, empty while it goes on."""
-        return self._reason
+        return self._reason or (self._above.reason if self._above else "")
+
+    @property
+    def failure(self) -> KilnError | None:
+        """The failure that it stops because of, if there is one."""
+        return self._failure if self._reason or not self._above else self._above.failure
 
     def cancel(self, reason: str, failure: KilnError | None = None) -> None:
         """Stops the build; the first reason stays, with the failure that it is because of, if there is one."""
         with self._lock:
             if self._reason:
                 return
-            self._reason, self.failure = reason, failure
+            self._reason, self._failure = reason, failure
             enders = list(self._enders)
         for end in enders:
-            with suppress(OSError):
+            with contextlib.suppress(OSError):
                 end()
 
     def holds(self, free: Callable[[], None]) -> None:
@@ -47,17 +54,20 @@ class Cancel:
 
     def check(self) -> None:
         """Raises `CancelledBuild` (or the `TimedOut` that stopped it) if the build is to stop."""
-        if self._reason:
-            raise self.failure if isinstance(self.failure, TimedOut) else CancelledBuild(self._reason)
+        if self.reason:
+            raise self.failure if isinstance(self.failure, TimedOut) else CancelledBuild(self.reason)
 
-    @contextmanager
+    @contextlib.contextmanager
     def ending(self, end: Callable[[], None]) -> Iterator[None]:
         """While inside, `end` is called when the build is cancelled."""
-        with self._lock:
-            self._enders.append(end)
-        try:
-            self.check()
-            yield
-        finally:
+        with contextlib.ExitStack() as stack:
+            if self._above:
+                stack.enter_context(self._above.ending(end))
             with self._lock:
-                self._enders.remove(end)
+                self._enders.append(end)
+            try:
+                self.check()
+                yield
+            finally:
+                with self._lock:
+                    self._enders.remove(end)

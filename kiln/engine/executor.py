@@ -152,6 +152,8 @@ class _Execution:
             raise
 
     def _open(self, context: Context, platform: Platform, where: str) -> State | Files:
+        if context.kind == "target":
+            return states.from_image(self.build.doors.target(context.reference), self.build.epoch)
         if context.kind in ("image", "layout"):
             return states.from_image(self.build.doors.image(context.reference, platform, where), self.build.epoch)
         return self.build.doors.context(context)

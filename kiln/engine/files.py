@@ -142,7 +142,7 @@ def _xattrs(full: str) -> dict[str, bytes] | None:
         return None
     found = {}
     for name in names:
-        if name.startswith("user."):
+        if name.startswith("user.") and not name.startswith("user.overlay."):
             try:
                 found[name] = os.getxattr(full, name, follow_symlinks=False)
             except OSError:

@@ -70,11 +70,13 @@ class Helper:
             socket.send_fds(self._control, [b"r"], [theirs.fileno(), *output])
         return ours
 
-    def run(self, request: wire.Request, output: Output) -> wire.Reply:
+    def run(self, request: wire.Request, output: Output, cancel: Cancel | None = None) -> wire.Reply:
         """Hands a request over and waits; `output` gets what the command writes, with 1 or 2 for its stream.
 
-        Raises `CancelledBuild` when the build is cancelled meanwhile, `SandboxError` when the step could not be set up.
+        Raises `CancelledBuild` when `cancel` (or the whole session) stops meanwhile, `SandboxError` when the step could
+        not be set up.
         """
+        cancel = cancel or self._cancel
         pipes = [os.pipe(), os.pipe()]
         try:
             connection = self._connect([write for _, write in pipes])
@@ -88,19 +90,19 @@ class Helper:
         for reader in readers:
             reader.start()
         with connection:
-            reply = self._exchange(connection, request)
+            reply = self._exchange(connection, request, cancel)
         for reader in readers:
             reader.join()
-        self._cancel.check()
+        cancel.check()
         return _checked(reply)
 
-    def _exchange(self, connection: socket.socket, request: wire.Request) -> wire.Reply | None:
+    def _exchange(self, connection: socket.socket, request: wire.Request, cancel: Cancel) -> wire.Reply | None:
         def end() -> None:
             connection.shutdown(socket.SHUT_WR)
 
         try:
             wire.send(connection, request)
-            with self._cancel.ending(end):
+            with cancel.ending(end):
                 data = wire.receive(connection)
         except OSError:
             return None
@@ -109,7 +111,7 @@ class Helper:
     def shell(self, request: wire.ShellRequest) -> int:
         """Opens a shell on this process's own terminal; returns its exit code."""
         with self._connect([0, 1, 2]) as connection:
-            return _checked(self._exchange(connection, request)).code
+            return _checked(self._exchange(connection, request, self._cancel)).code
 
     def remove(self, paths: list[Path]) -> None:
         """Removes folders with the worker's rights."""

@@ -134,7 +134,7 @@ class RunStep:
         log = _Log(self.build, step)
         request = self._request()
         try:
-            reply = self.build.helper.run(request, log.write)
+            reply = self.build.helper.run(request, log.write, self.build.cancel)
         except SandboxError as bad:
             raise bad.at(self.where) from None
         finally:

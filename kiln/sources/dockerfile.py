@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from kiln.dockerfile import parser, reading
@@ -21,16 +22,21 @@ def load(wish: Wish, context: Context) -> Target:
     """The target that a wish names, its context already at hand; raises `UsageError` and `DockerfileError`."""
     data, name, path = _read_dockerfile(wish, context)
     program = reading.read(parser.parse(data, name))
-    context = _with_ignore(context, path)
+    context = _with_ignore(replace(context, mounts=wish.mounts) if wish.mounts else context, path)
     return Target(
-        name=wish.target, program=program, context=context, stage=wish.target, args=wish.args, labels=wish.labels,
-        platforms=wish.platforms, contexts=_named_contexts(wish.contexts), secrets=wish.secrets, ssh=wish.ssh,
-        network=wish.network, no_cache=wish.no_cache, no_cache_stages=wish.no_cache_stages, pull=wish.pull, hosts=wish.hosts,
+        name=wish.name or wish.target, program=program, context=context, stage=wish.target, args=wish.args,
+        labels=wish.labels, platforms=wish.platforms, contexts=_named_contexts(wish.contexts), secrets=wish.secrets,
+        ssh=wish.ssh, network=wish.network, no_cache=wish.no_cache, no_cache_stages=wish.no_cache_stages, pull=wish.pull,
+        hosts=wish.hosts, place=wish.place, tags=wish.tags, auto_tag=wish.auto_tag, needs=wish.needs,
+        image_args=wish.image_args, annotations=wish.annotations, outputs=wish.outputs, cache_from=wish.cache_from,
+        cache_to=wish.cache_to, bootstrap=wish.bootstrap, component=wish.component,
     )  # fmt: skip
 
 
 def _read_dockerfile(wish: Wish, context: Context) -> tuple[bytes, str, Path | None]:
     """(content, name for places, path on disk if there is one)."""
+    if wish.inline is not None:
+        return wish.inline.encode(), wish.place or "inline", None
     if wish.file == "-":
         if wish.context == "-":
             raise UsageError("the context and the Dockerfile cannot both be read from standard input")
@@ -92,7 +98,7 @@ def _with_ignore(context: Context, dockerfile: Path | None) -> Context:
             continue
         except PatternError as bad:
             raise KilnError(str(bad), where=str(path)) from None
-        return Context(context.kind, context.folder, context.reference, patterns, context.name)
+        return replace(context, ignore=patterns)
     return context
 
 
@@ -106,7 +112,7 @@ def _named_contexts(given: Mapping[str, str]) -> dict[str, Context]:
         elif value.startswith("oci-layout://"):
             found[name.lower()] = Context("layout", reference=value, name=name)
         elif value.startswith("target:"):
-            raise UsageError(f"--build-context {name}={value}: targets of a bake file are not supported here")
+            found[name] = Context("target", reference=value.removeprefix("target:"), name=name)
         else:
             found[name.lower()] = _folder_context(name, value)
     return found

@@ -1,0 +1,203 @@
+"""Making the images of one target in a session: a graph of stages for each platform, checked, executed, finished."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+
+from kiln import events
+from kiln.baking.images import default_platform, stored_env
+from kiln.baking.session import Session
+from kiln.baking.sharedcache import SharedCache, export
+from kiln.dockerfile import lint
+from kiln.dockerfile.patterns import Matcher
+from kiln.engine import sandbox
+from kiln.engine.build import Build, Doors
+from kiln.engine.cancel import Cancel
+from kiln.engine.executor import execute
+from kiln.errors import KilnError, UsageError
+from kiln.oci.image import Image
+from kiln.oci.platform import Platform, local
+from kiln.plan.graph import Graph, make_graph, predefined_args
+from kiln.plan.outputs import CachePlace
+from kiln.plan.target import Secret, Target
+from kiln.settings import PROXY_NAMES
+from kiln.sources.fetch import clone, download, parse_git
+from kiln.store.layer import Compression
+from kiln.store.records import Record
+
+_PROXIES = frozenset(name.lower() for name in PROXY_NAMES)
+_MAX_SECRET = 500 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How a target is made, beside what it says itself: `prefix` stands before its steps' names."""
+
+    compression: Compression = Compression()
+    debug: bool = False
+    prefix: str = ""
+
+
+def no_targets(name: str) -> Image:
+    """For builds of a single target, which has no others to take from."""
+    raise UsageError(
+        f"target:{name} names a target of a bake file, and there is none here", hint="Use `kiln bake` with its file."
+    )
+
+
+@dataclass(slots=True)
+class Making:
+    """One target being made; `image_of` gives the image of another target."""
+
+    session: Session
+    target: Target
+    manner: Manner = field(default_factory=Manner)
+    cancel: Cancel | None = None
+    image_of: Callable[[str], Image] = no_targets
+    keys: list[str] = field(default_factory=list)
+
+    def images(self) -> tuple[Image, ...]:
+        """One image a platform; raises the `KilnError` that stopped it."""
+        platforms = self.target.platforms or (default_platform(),)
+        return tuple(self._image(platform) for platform in platforms)
+
+    @property
+    def epoch(self) -> int | None:
+        """SOURCE_DATE_EPOCH of the target, else of the environment."""
+        text = self.target.args.get("SOURCE_DATE_EPOCH")
+        if text is None:
+            return self.session.settings.epoch
+        if not text.isdigit():
+            raise UsageError(f"--build-arg SOURCE_DATE_EPOCH={text}: must be whole seconds since 1970")
+        return int(text)
+
+    def _image(self, platform: Platform) -> Image:
+        target, session = self.target, self.session
+        graph = make_graph(target.program, target=target.stage, platform=platform, args=target.args)
+        session.report(
+            events.BuildStarted(
+                time=events.now(), build=session.build_id, target=target.name or target.stage, platform=str(platform)
+            )
+        )
+        self._check(platform, graph)
+        build = self._build(platform, graph.global_args)
+        image = execute(build, target.program, graph)
+        self.keys += build.keys
+        self._warn_unused(build)
+        return _finished(image, target, platform)
+
+    def _check(self, platform: Platform, graph: Graph) -> None:
+        """The checks of the Dockerfile, once a build; raises `DockerfileError` where the file itself asks for it."""
+        target = self.target
+        if target.platforms and platform != target.platforms[0]:
+            return
+        stage = target.stage or target.program.stages[-1].name
+        lint.review(
+            target.program,
+            lambda found: self._warn(found.message, str(found.place), found.rule, found.url),
+            args=target.args,
+            automatic=predefined_args(local(), platform, stage),
+            ignore=Matcher(target.context.ignore),
+            stages=graph.vertices,
+            env_of=lambda name: (
+                None if name.lower() in target.contexts else stored_env(self.session.store.root, name, platform)
+            ),
+        )
+
+    def _warn(self, message: str, where: str, rule: str = "", url: str = "") -> None:
+        if self.target.name:
+            where = f"{self.target.name}: {where}"
+        self.session.report(events.Warned(time=events.now(), message=message, where=where, rule=rule, url=url))
+
+    def _build(self, platform: Platform, global_args: dict[str, str]) -> Build:
+        target, session = self.target, self.session
+        mark = f"{platform} " if len(target.platforms) > 1 else ""
+        return Build(
+            store=session.store, doors=self._doors(), report=session.report, cancel=self.cancel or session.cancel,
+            helper=session.helper, slots=session.slots,
+            runtime=sandbox.find_runtime(session.settings.runtime, session.settings.path),
+            escape=target.program.source.escape, source_name=target.program.source.name, platform=platform,
+            args=target.args, global_args=global_args, contexts=target.contexts, context=target.context,
+            secrets=target.secrets, ssh=target.ssh, network=target.network, hosts=target.hosts,
+            no_cache=target.no_cache, no_cache_stages=target.no_cache_stages, epoch=self.epoch,
+            compression=self.manner.compression, debug=self.manner.debug, prefix=f"{self.manner.prefix}{mark}",
+        )  # fmt: skip
+
+    def _doors(self) -> Doors:
+        target, session = self.target, self.session
+        scratch, settings, cancel = session.store.scratch, session.settings, self.cancel or session.cancel
+        shared = SharedCache(session.store, settings, target.cache_from, session.report)
+
+        def url(address: str, checksum: str) -> tuple[Path, str]:
+            path, digest = download(address, scratch, settings, cancel)
+            if checksum and digest != checksum:
+                raise KilnError(f"the file has the digest {digest}, not {checksum}", where=address)
+            return path, path.name
+
+        def git(address: str, keep: bool | None, checksum: str) -> Path:
+            return clone(parse_git(address), scratch, settings, cancel, keep_git=bool(keep), checksum=checksum)
+
+        return Doors(
+            session.images(refresh=target.pull).find, session.contexts.files, url, git, shared.get, self._secret,
+            lambda identity: session.agent(target.ssh[identity]), self.image_of,
+        )  # fmt: skip
+
+    def _secret(self, secret: Secret) -> bytes:
+        if secret.path is None:
+            value = self.session.settings.environment.get(secret.env)
+            if value is None:
+                raise UsageError(f"--secret id={secret.id}: the variable {secret.env} is not set")
+            return value.encode("utf-8", "surrogateescape")
+        try:
+            data = secret.path.read_bytes()
+        except OSError as bad:
+            raise UsageError(f"--secret id={secret.id}: {secret.path} cannot be read: {bad.strerror}") from bad
+        if len(data) > _MAX_SECRET:
+            raise UsageError(f"--secret id={secret.id}: larger than {_MAX_SECRET} bytes")
+        return data
+
+    def _warn_unused(self, build: Build) -> None:
+        target = self.target
+        declared = {name for instruction in target.program.global_args for name, _ in instruction.pairs}
+        unused = sorted(
+            name
+            for name in target.args
+            if name not in build.used_args | declared
+            and name.lower() not in _PROXIES
+            and name not in build.global_args
+            and name != "SOURCE_DATE_EPOCH"
+            and not name.startswith("BUILDKIT_")
+        )
+        if unused:
+            self._warn(f"one or more build-args {unused} were not consumed", target.program.source.name)
+
+    def records(self) -> dict[str, Record]:
+        """The cache records of the steps that the images are made of, by key."""
+        found = {key: self.session.store.records.get(key) for key in self.keys}
+        return {key: record for key, record in found.items() if record is not None}
+
+    def share(self, images: tuple[Image, ...], places: tuple[CachePlace, ...]) -> None:
+        """Writes step results to shared caches: those of the final images, or all of them (mode=max)."""
+        final = {diff_id for image in images for diff_id in image.diff_ids}
+        for place in places:
+            records = self.records()
+            if place.mode == "min":
+                records = {key: record for key, record in records.items() if record.diff_id in final}
+            export(self.session.store, self.session.settings, place, records)
+
+
+def _finished(image: Image, target: Target, platform: Platform) -> Image:
+    """The image with the labels of the command line and, where it was asked for, its platform."""
+    config = image.config
+    if target.labels:
+        labels = {**(config.config.labels or {}), **target.labels}
+        config = msgspec.structs.replace(config, config=msgspec.structs.replace(config.config, labels=labels))
+    if target.platforms:
+        config = msgspec.structs.replace(
+            config, os=platform.os, architecture=platform.architecture, variant=platform.variant or config.variant
+        )
+    return Image(config, image.layers)
