@@ -73,12 +73,7 @@ def _give_out(request: Request, making: Making, images: tuple[Image, ...]) -> Pu
     publisher = Publisher(making.session.store, making.session.settings, making.session.report, wanted)
     published: Published | None = None
     for output in request.outputs or (Output("image"),):
-        if output.type == "image":
-            published = publisher.image(list(images), output)
-        elif output.type in ("oci", "docker"):
-            published = publisher.archive(list(images), output)
-        else:
-            publisher.files(list(images), output)
+        published = publisher.give(list(images), output) or published
     if request.push and all(output.type != "image" for output in request.outputs) and request.outputs:
         published = publisher.image(list(images), Output("image"))
     return published

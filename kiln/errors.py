@@ -86,6 +86,10 @@ class RunError(KilnError):
         self.log_path = log_path
 
 
+class HookError(KilnError):
+    """A component's hook failed; `where` is its script."""
+
+
 class SandboxError(KilnError):
     """The machine cannot run a step: no runtime, no namespaces, no overlay."""
 

@@ -85,6 +85,27 @@ class ImageReady(Event, frozen=True, kw_only=True):
     size: int = 0
 
 
+class TargetDecided(Event, frozen=True, kw_only=True):
+    """What is done for a target of a plan, and why; `decision` is build, skip or pull."""
+
+    target: str
+    decision: str
+    reason: str
+
+
+class TargetFinished(Event, frozen=True, kw_only=True):
+    """A target of a plan has ended; `result` is built, pushed, pulled, skipped, failed or not reached."""
+
+    target: str
+    result: str
+    reason: str = ""
+    seconds: float = 0.0
+    digest: str = ""
+    names: tuple[str, ...] = ()
+    pushed: bool = False
+    error: str = ""
+
+
 class BuildFinished(Event, frozen=True, kw_only=True):
     build: str
     seconds: float

@@ -10,7 +10,8 @@ from pathlib import Path
 from kiln import events
 from kiln.errors import DockerfileError, KilnError, NotFoundError, StoreError, UsageError
 from kiln.oci import media
-from kiln.oci.image import Descriptor, Image, Index
+from kiln.oci.digest import sha256
+from kiln.oci.image import Descriptor, Image, Index, documents
 from kiln.oci.platform import Platform, local
 from kiln.oci.reference import Reference
 from kiln.oci.reference import parse as parse_reference
@@ -30,6 +31,7 @@ class Images:
     report: events.Report
     refresh: bool = False
     locks: dict[str, threading.Lock] = field(default_factory=dict)
+    found: dict[tuple[str, Platform], Image] = field(default_factory=dict)
 
     def find(self, name: str, platform: Platform, where: str) -> Image:
         """The image that a FROM names; raises a `KilnError` with the place of the FROM."""
@@ -37,7 +39,9 @@ class Images:
             if name.startswith("oci-layout://"):
                 return self._from_layout(name, platform)
             with self.locks.setdefault(name, threading.Lock()):
-                return self._find(parse_reference(name).with_default_tag(), platform)
+                if (name, platform) not in self.found:
+                    self.found[name, platform] = self._find(parse_reference(name).with_default_tag(), platform)
+                return self.found[name, platform]
         except UsageError as bad:
             raise DockerfileError(bad.message, where=where, hint=bad.hint) from None
         except NotFoundError as bad:
@@ -45,6 +49,32 @@ class Images:
             raise _wanted_at(bad, where) from None
         except KilnError as bad:
             raise _wanted_at(bad, where) from None
+
+    def resolve(self, name: str, platform: Platform) -> tuple[str, Image]:
+        """(manifest digest, image) that a name means, without its layers where the store does not have them; raises a
+        `KilnError` where there is no such image."""
+        if name.startswith("oci-layout://"):
+            image = self._from_layout(name, platform)
+            return sha256(documents(image)[1]), image
+        reference = parse_reference(name).with_default_tag()
+        if not self.refresh:
+            with self.store.in_use():
+                named = self._named(reference)
+                known = self.store.layout.image(named, platform) if named is not None else None
+            if known is not None:
+                return known[0].digest, known[1]
+        return self._outline(reference, platform)
+
+    def _outline(self, reference: Reference, platform: Platform) -> tuple[str, Image]:
+        from kiln.registry.client import Client
+        from kiln.registry.pull import pull
+
+        with Client(self.settings) as client:
+            descriptor = pull(client, self.store.blobs, reference, platform, report=self.report, lazy=True)
+        found = self.store.layout.image(descriptor, None)
+        if found is None:
+            raise NotFoundError("the image has nothing for this platform", where=str(reference))
+        return found[0].digest, found[1]
 
     def _find(self, reference: Reference, platform: Platform) -> Image:
         if not self.refresh:

@@ -42,7 +42,7 @@ class Manner:
     prefix: str = ""
 
 
-def no_targets(name: str) -> Image:
+def no_targets(name: str, platform: Platform) -> Image:
     """For builds of a single target, which has no others to take from."""
     raise UsageError(
         f"target:{name} names a target of a bake file, and there is none here", hint="Use `kiln bake` with its file."
@@ -57,7 +57,7 @@ class Making:
     target: Target
     manner: Manner = field(default_factory=Manner)
     cancel: Cancel | None = None
-    image_of: Callable[[str], Image] = no_targets
+    image_of: Callable[[str, Platform], Image] = no_targets
     keys: list[str] = field(default_factory=list)
 
     def images(self) -> tuple[Image, ...]:

@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 import msgspec
 
@@ -25,6 +25,9 @@ from kiln.store.convert import convert
 from kiln.store.layer import Compression
 from kiln.store.origins import Origins
 from kiln.store.store import Store
+
+if TYPE_CHECKING:
+    from kiln.registry.client import Client
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +115,15 @@ class Publisher:
     def _push(self, name: Reference, descriptor: Descriptor) -> None:
         push_named(self.store, self.settings, self.report, name, descriptor)
 
+    def give(self, images: list[Image], output: Output) -> Published | None:
+        """One output, of whatever type; None where it has no manifest (files)."""
+        if output.type == "image":
+            return self.image(images, output)
+        if output.type in ("oci", "docker"):
+            return self.archive(images, output)
+        self.files(images, output)
+        return None
+
     def archive(self, images: list[Image], output: Output) -> Published:
         """An OCI or docker archive; `docker` without a destination goes into the Docker daemon."""
         names = [str(name) for name in self._names(output)]
@@ -159,8 +171,15 @@ def _target(dest: str) -> Iterator[IO[bytes]]:
         part.unlink(missing_ok=True)
 
 
-def push_named(store: Store, settings: Settings, report: events.Report, name: Reference, descriptor: Descriptor) -> str:
-    """Pushes an image of the store under a name, with events; returns its digest."""
+def push_named(
+    store: Store,
+    settings: Settings,
+    report: events.Report,
+    name: Reference,
+    descriptor: Descriptor,
+    client: Client | None = None,
+) -> str:
+    """Pushes an image of the store under a name, with events; returns its digest. Without a client it opens its own."""
     from kiln.registry.client import Client
     from kiln.registry.push import push
 
@@ -175,8 +194,8 @@ def push_named(store: Store, settings: Settings, report: events.Report, name: Re
     layers = _layers(store, descriptor)
     sources = {digest: origins.repositories(digest, name.host) for digest in layers}
     try:
-        with Client(settings) as client:
-            digest = push(client, store.blobs, name, descriptor, progress=progress, sources=sources)
+        with contextlib.nullcontext(client) if client else Client(settings) as open_client:
+            digest = push(open_client, store.blobs, name, descriptor, progress=progress, sources=sources)
     except KilnError as bad:
         _pushed(report, step, title, begin, error=str(bad))
         raise

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import threading
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 import msgspec
 
-from kiln import bake, events, settings
-from kiln.cli.options import image_names, key_values, platform_list, secret_of, ssh_of
-from kiln.cli.progress import Display, display
+from kiln import bake, settings
+from kiln.cli.options import image_names, key_values, platform_list, seconds_of, secret_of, ssh_of
+from kiln.cli.progress import display
+from kiln.cli.watch import Watched, run_watched
 from kiln.engine.cancel import Cancel
-from kiln.errors import CancelledBuild, KilnError, RunError, UsageError
+from kiln.errors import KilnError, RunError, UsageError
 from kiln.plan.outputs import Output, parse_cache, parse_output
 from kiln.settings import Settings
 from kiln.sources.wish import Wish
 from kiln.store.files import write_whole
 from kiln.store.layer import Compression
-
-_PATIENCE_SECONDS = 3.0
 
 
 @click.command("build", context_settings={"help_option_names": ["-h", "--help"]})
@@ -171,97 +167,31 @@ def _request(given: dict[str, Any], config: Settings) -> bake.Request:
         annotations=key_values("--annotation", given["annotations"]),
         cache_from=tuple(parse_cache("--cache-from", text) for text in given["cache_from"]),
         cache_to=tuple(parse_cache("--cache-to", text) for text in given["cache_to"]),
-        jobs=given["jobs"] or 0, timeout=_seconds(given["timeout"]), debug=given["debug_on_error"],
+        jobs=given["jobs"] or 0, timeout=seconds_of("--timeout", given["timeout"]), debug=given["debug_on_error"],
     )  # fmt: skip
-
-
-def _seconds(text: str) -> float:
-    from kiln.dockerfile.reading import parse_duration
-
-    if not text:
-        return 0
-    try:
-        return float(text) if text.replace(".", "", 1).isdigit() else parse_duration(text) / 1e9
-    except ValueError as bad:
-        raise UsageError(f"--timeout {text}: {bad}") from None
 
 
 def _build(config: Settings, request: bake.Request, given: dict[str, Any]) -> None:
     kind = "quiet" if given["quiet"] else {"tty": "tree"}.get(given["progress"], given["progress"])
     screen = display(kind, color=config.color)
     cancel = Cancel()
+
+    def explain(bad: KilnError) -> None:
+        if isinstance(bad, RunError):
+            _show_failed_step(bad, given)
+        else:
+            _add_source(bad, given)
+
     try:
-        outcome = _run_watched(config, request, screen, cancel, given)
-    except RunError as bad:
-        screen.close()
-        _show_failed_step(bad, given)
-        raise
+        work = Watched(lambda report: bake.run(request, config, report, cancel), screen, cancel, explain)
+        outcome = run_watched(work)
     except KilnError as bad:
         screen.close()
-        _add_source(bad, given)
+        explain(bad)
         raise
     finally:
         screen.close()
     _write_results(outcome, given)
-
-
-def _run_watched(
-    config: Settings, request: bake.Request, screen: Display, cancel: Cancel, given: dict[str, Any]
-) -> bake.Outcome:
-    """Runs the build in a thread of its own, so that Ctrl-C can stop it in order: a second one stops at once."""
-    results: list[bake.Outcome | BaseException] = []
-
-    def work() -> None:
-        try:
-            results.append(bake.run(request, config, _while_read(screen, cancel), cancel))
-        except BaseException as bad:  # noqa: BLE001 (raised again below)
-            results.append(bad)
-
-    def stop(number: int, frame: object) -> None:
-        cancel.cancel("stopped by the user")
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-    thread = threading.Thread(target=work, name="build", daemon=True)
-    for name in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(name, stop)
-    thread.start()
-    patience = _PATIENCE_SECONDS
-    while thread.is_alive() and patience > 0:
-        thread.join(0.2)
-        patience -= 0.2 if cancel.reason else 0
-    if not results:
-        _leave(screen, cancel, given)
-    result = results[0]
-    if isinstance(result, BaseException):
-        raise result
-    return result
-
-
-def _leave(screen: Display, cancel: Cancel, given: dict[str, Any]) -> NoReturn:
-    """Ends the process though the build does not: one of its threads waits for a server that says nothing."""
-    from kiln.cli.main import show_error
-
-    cancel.abandon()
-    screen.close()
-    bad = cancel.failure or CancelledBuild(cancel.reason)
-    if isinstance(bad, RunError):
-        _show_failed_step(bad, given)
-    else:
-        _add_source(bad, given)
-    show_error(bad)
-    os._exit(bad.exit_code)
-
-
-def _while_read(screen: Display, cancel: Cancel) -> events.Report:
-    """The display, until nobody reads it any more (`kiln build 2>&1 | head`): then the build stops."""
-
-    def report(event: events.Event) -> None:
-        try:
-            screen(event)
-        except BrokenPipeError:
-            cancel.cancel("nobody reads the output any more")
-
-    return report
 
 
 def _source_lines(where: str, given: dict[str, Any]) -> str:

@@ -15,6 +15,9 @@ from kiln.errors import KilnError
 
 _VERBS = {
     "build": "Build an image from a Dockerfile",
+    "bake": "Make all images of a catalog, a component tree or a bake file",
+    "plan": "Show what a bake would do, and why",
+    "schema": "Print the JSON schema of kiln.yml",
     "bootstrap": "Make a base image from distribution packages",
     "push": "Push an image of the store to its registry",
     "pull": "Pull an image into the store",

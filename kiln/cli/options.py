@@ -76,3 +76,15 @@ def ssh_of(text: str) -> tuple[str, str]:
     """(id, sockets or key files) of a `--ssh`."""
     identity, _, value = text.partition("=")
     return identity or "default", value
+
+
+def seconds_of(flag: str, text: str) -> float:
+    """A time as `300`, `90s` or `15m` in seconds; 0 for an empty text."""
+    from kiln.dockerfile.reading import parse_duration
+
+    if not text:
+        return 0
+    try:
+        return float(text) if text.replace(".", "", 1).isdigit() else parse_duration(text) / 1e9
+    except ValueError as bad:
+        raise UsageError(f"{flag} {text}: {bad}") from None

@@ -52,6 +52,10 @@ class Plain:
         if isinstance(event, events.ImageReady):
             name = f" {event.name}" if event.name else ""
             return [f"image{name} {event.digest}{' (pushed)' if event.pushed else ''}"]
+        if isinstance(event, events.TargetDecided) and event.decision != "skip":
+            return [f"{event.target}: {event.decision} ({event.reason})"]
+        if isinstance(event, events.TargetFinished) and event.error:
+            return [f"{event.target}: {event.result}: {event.error}"]
         if isinstance(event, events.BuildFinished):
             return [summary(event)]
         return []

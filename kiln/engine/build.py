@@ -43,7 +43,7 @@ class Doors:
     cached: Callable[[str], Record | None]
     secret: Callable[[Secret], bytes]
     agent: Callable[[str], str]
-    target: Callable[[str], Image]
+    target: Callable[[str, Platform], Image]
 
 
 @dataclass(slots=True)

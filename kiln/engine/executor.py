@@ -153,7 +153,7 @@ class _Execution:
 
     def _open(self, context: Context, platform: Platform, where: str) -> State | Files:
         if context.kind == "target":
-            return states.from_image(self.build.doors.target(context.reference), self.build.epoch)
+            return states.from_image(self.build.doors.target(context.reference, platform), self.build.epoch)
         if context.kind in ("image", "layout"):
             return states.from_image(self.build.doors.image(context.reference, platform, where), self.build.epoch)
         return self.build.doors.context(context)

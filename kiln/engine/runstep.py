@@ -270,9 +270,12 @@ class RunStep:
                     content = selection.files.chunks(item.path, item.entry) if item.entry.kind == FILE else iter(())
                     unpacker.add(f"content/{item.relative}".rstrip("/"), item.entry, content)
                 unpacker.finish()
-            if folder.exists():
-                return place
-            work.rename(folder)
+            try:
+                work.rename(folder)
+            except OSError:
+                # Another step was faster with the same content.
+                if not folder.exists():
+                    raise
         return place
 
     def _cache(self, mount: Mount) -> wire.MountWish:

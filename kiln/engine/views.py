@@ -21,7 +21,7 @@ class Overlaid:
 
     def __init__(self, upper: FolderFiles, lower: Files) -> None:
         self._upper, self._lower = upper, lower
-        self._hiding: dict[str, bool] = {"": False}
+        self._hiding: dict[str, bool] = {"": any(_has_mark(upper.root, name) for name in _OPAQUE)}
         self._from: dict[str, Files] = {}
 
     def get(self, path: str) -> Entry | None:

@@ -1,0 +1,130 @@
+"""`kiln bake`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from kiln import events, settings
+from kiln.bake import open_session
+from kiln.baking.loading import Plan, load
+from kiln.baking.many import Report, bake
+from kiln.baking.session import Session
+from kiln.cli.collection import collection_options, read_request
+from kiln.cli.options import seconds_of
+from kiln.cli.progress import display
+from kiln.cli.report import report_lines
+from kiln.cli.watch import Watched, run_watched
+from kiln.engine.cancel import Cancel
+from kiln.errors import CancelledBuild, KilnError, RunError
+from kiln.settings import Settings
+from kiln.store.files import write_whole
+
+
+@click.command("bake", context_settings={"help_option_names": ["-h", "--help"]})
+@collection_options
+@click.option("-j", "--jobs", type=click.IntRange(min=1), default=None, metavar="N", help="Targets made at once.")
+@click.option("--keep-going", is_flag=True, help="After a failure make what does not depend on it.")
+@click.option("--timeout", default="", metavar="TIME", help="Stop after this time (300, 90s, 15m).")
+@click.option("--metadata-file", default="", metavar="FILE", help="Write digests, names and reasons to a JSON file.")
+@click.option(
+    "--progress",
+    type=click.Choice(["auto", "plain", "json", "quiet", "tty"]),
+    default="auto",
+    help="How to show what happens.",
+)
+@click.option("-q", "--quiet", is_flag=True, help="Show only errors, and the images' names at the end.")
+@click.pass_obj
+def command(home: str, /, **given: Any) -> None:
+    """Make the images of PATH (a folder or file): a catalog (kiln.yml, image.yml), a component tree, a bake file or compose
+    services. In dependency order, side by side, only what changed."""
+    config = settings.read(home=home)
+    kind = "quiet" if given["quiet"] else {"tty": "tree"}.get(given["progress"], given["progress"])
+    screen = display(kind, color=config.color)
+    cancel = Cancel()
+
+    def work(report: events.Report) -> tuple[Plan, Report]:
+        return _bake(given, config, report, cancel)
+
+    try:
+        plan, report = run_watched(Watched(work, screen, cancel))
+    finally:
+        screen.close()
+    _write_results(plan, report, given)
+    if kind != "json":
+        for line in report_lines(report, color=False):
+            click.echo(line, err=True)
+    if given["quiet"]:
+        for name in _names(report):
+            click.echo(name)
+    _fail(report)
+
+
+def _bake(given: dict[str, Any], config: Settings, report: events.Report, cancel: Cancel) -> tuple[Plan, Report]:
+    with open_session(config, report, cancel, timeout=seconds_of("--timeout", given["timeout"])) as session:
+        request = replace(read_request(given, config, cancel), keep_going=given["keep_going"], jobs=given["jobs"] or 0)
+        session.use_login(request.destination)
+        _warn(session, request.collection.warnings)
+        plan = load(request, session)
+        return plan, bake(plan, session)
+
+
+def _warn(session: Session, warnings: tuple[tuple[str, str], ...]) -> None:
+    for where, message in warnings:
+        session.report(events.Warned(time=events.now(), message=message, where=where))
+
+
+def _names(report: Report) -> list[str]:
+    return [row.names[0] for row in report.rows if row.is_good and row.names]
+
+
+def _write_results(plan: Plan, report: Report, given: dict[str, Any]) -> None:
+    """The result file of a catalog and the metadata file: what is right now, also where something else failed."""
+    result = plan.request.collection.result
+    if result is not None:
+        write_whole(result, "".join(f"{name}\n" for name in _names(report)).encode())
+    if given["metadata_file"]:
+        facts = {row.name: _metadata(report, row.name) for row in report.rows if row.is_good}
+        write_whole(Path(given["metadata_file"]), msgspec.json.format(msgspec.json.encode(facts), indent=2) + b"\n")
+
+
+def _metadata(report: Report, name: str) -> dict[str, object]:
+    row = next(row for row in report.rows if row.name == name)
+    return {
+        "containerimage.digest": row.digest,
+        "containerimage.descriptor": msgspec.to_builtins(report.descriptors[name]),
+        "image.name": ",".join(row.names),
+        "kiln.result": row.result,
+        "kiln.reason": row.reason,
+        "kiln.pushed": row.pushed,
+    }
+
+
+def _fail(report: Report) -> None:
+    """Ends with the first failure where there is one: the report has named them all."""
+    from kiln.cli.main import show_error
+
+    failures = report.failures
+    if not failures and not any(row.result == "not reached" for row in report.rows):
+        return
+    for bad in failures:
+        if isinstance(bad, KilnError):
+            _explain(bad)
+            show_error(bad)
+        else:
+            raise bad
+    stopped = [bad for bad in failures if isinstance(bad, CancelledBuild)]
+    if not failures or stopped:
+        raise SystemExit(stopped[0].exit_code if stopped else 130)
+    first = failures[0]
+    raise SystemExit(first.exit_code if isinstance(first, KilnError) else 1)
+
+
+def _explain(bad: KilnError) -> None:
+    if isinstance(bad, RunError) and not bad.detail:
+        lines = [f"    | {line}" for line in bad.log_tail]
+        bad.detail = "\n".join([*lines, f"  the whole log: {bad.log_path}"])

@@ -1,0 +1,78 @@
+"""Options that say which targets: shared by `bake`, `plan` and `push`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+from kiln.baking.loading import Request
+from kiln.engine.cancel import Cancel
+from kiln.errors import UsageError
+from kiln.oci.reference import parse as parse_reference
+from kiln.settings import Settings
+from kiln.sources import detect
+from kiln.sources.wish import Collection, Destination
+
+Command = Callable[..., Any]
+
+
+def collection_options(command: Command) -> Command:
+    """PATH, TARGET and the options that choose and name targets."""
+    options = [
+        click.argument("path", default="."),
+        click.argument("targets", nargs=-1, metavar="[TARGET]..."),
+        click.option("--source", "kind", type=click.Choice(detect.KINDS), default=None,
+                     help="What PATH is (default: found out)."),
+        click.option("--push", is_flag=True, help="Push every image, not only those that say so."),
+        click.option("--registry", default="", metavar="PREFIX", help="Push below this: HOST[:PORT][/NAMESPACE]."),
+        click.option("--tag", default="", metavar="TAG", help="The tag of all images."),
+        click.option("-c", "--config", "config", default=None, metavar="FOLDER", help="A component tree's configuration."),
+        click.option("--variant", default="", metavar="NAME", help="The variant of a component tree (default: all)."),
+        click.option("--set", "sets", multiple=True, metavar="TARGET.KEY=VALUE", help="Change a bake file's target (many)."),
+        click.option("--pull", is_flag=True, help="Ask registries even for bases that the store has."),
+        click.option("--no-cache", is_flag=True, help="Make every target anew."),
+    ]  # fmt: skip
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def read_request(given: dict[str, Any], settings: Settings, cancel: Cancel) -> Request:
+    """The request of a command line; raises `UsageError`."""
+    collection = read_collection(given, settings, cancel)
+    return Request(
+        collection=collection,
+        targets=tuple(word for text in given["targets"] for word in text.split(",") if word),
+        push=given["push"],
+        destination=read_destination(given, collection),
+        no_cache=given["no_cache"],
+        pull=given["pull"],
+    )
+
+
+def read_collection(given: dict[str, Any], settings: Settings, cancel: Cancel) -> Collection:
+    """The collection at PATH."""
+    place = detect.Place(
+        path=Path(given["path"]), kind=given["kind"] or "", variant=given["variant"],
+        config=Path(given["config"]) if given["config"] else None, sets=tuple(given["sets"]),
+    )  # fmt: skip
+    return detect.load(place, settings, cancel)
+
+
+def read_destination(given: dict[str, Any], collection: Collection) -> Destination:
+    """Where images go: as the command line says, else as the collection does."""
+    place = collection.destination
+    if given["registry"]:
+        place = Destination(given["registry"].removeprefix("https://").removeprefix("http://"), place.tag)
+    if given["tag"]:
+        place = replace(place, tag=given["tag"])
+    if place.prefix or place.tag:
+        try:
+            parse_reference(f"{place.prefix or 'x.invalid'}/name:{place.tag or 'latest'}")
+        except UsageError as bad:
+            raise UsageError(f"images cannot be named like that: {bad.message}") from None
+    return place
