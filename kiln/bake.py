@@ -5,17 +5,13 @@ Command line, jobs and service call `run` for one target and `baking.many.bake` 
 
 from __future__ import annotations
 
-import contextlib
-import threading
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from kiln import events
 from kiln.baking.making import Making, Manner
 from kiln.baking.publish import Published, Publisher, Wanted
-from kiln.baking.session import Session
+from kiln.baking.session import open_session
 from kiln.engine.cancel import Cancel
-from kiln.errors import KilnError, TimedOut
 from kiln.oci.image import Image
 from kiln.oci.reference import Reference
 from kiln.plan.outputs import CachePlace, Output
@@ -24,7 +20,6 @@ from kiln.sources import dockerfile as dockerfile_source
 from kiln.sources.context import open_context
 from kiln.sources.wish import Wish
 from kiln.store.layer import Compression
-from kiln.store.store import Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,62 +72,3 @@ def _give_out(request: Request, making: Making, images: tuple[Image, ...]) -> Pu
     if request.push and all(output.type != "image" for output in request.outputs) and request.outputs:
         published = publisher.image(list(images), Output("image"))
     return published
-
-
-@contextlib.contextmanager
-def open_session(
-    settings: Settings, report: events.Report, cancel: Cancel, *, slots: int = 0, timeout: float = 0
-) -> Iterator[Session]:
-    """A session with a time limit (seconds, 0 for none); the last event says how it ended."""
-    begin = events.now()
-    counts = _Counts(report)
-    build_id = ""
-    try:
-        with _time_limit(timeout, cancel), Store(settings.store_path) as store:
-            cancel.holds(store.close)
-            with Session(store, settings, counts, cancel, slots=slots) as session:
-                build_id = session.build_id
-                yield session
-    except KilnError as bad:
-        report(counts.finished(build_id, begin, str(bad)))
-        raise
-    report(counts.finished(build_id, begin))
-
-
-class _Counts:
-    """Passes events on and counts the steps among them; one event at a time."""
-
-    def __init__(self, report: events.Report) -> None:
-        self._report = report
-        self._lock = threading.Lock()
-        self.cached = self.ran = 0
-
-    def __call__(self, event: events.Event) -> None:
-        with self._lock:
-            counted = isinstance(event, events.StepFinished) and not event.step.startswith(("pull ", "push "))
-            if isinstance(event, events.StepFinished) and counted and not event.error:
-                self.cached += event.cached
-                self.ran += not event.cached
-            self._report(event)
-
-    def finished(self, build: str, begin: float, error: str = "") -> events.BuildFinished:
-        """The last event of a build."""
-        seconds = round(events.now() - begin, 3)
-        return events.BuildFinished(
-            time=events.now(), build=build, seconds=seconds, cached=self.cached, ran=self.ran, error=error
-        )
-
-
-@contextlib.contextmanager
-def _time_limit(seconds: float, cancel: Cancel) -> Iterator[None]:
-    if not seconds:
-        yield
-        return
-    late = TimedOut(f"the build took longer than its limit of {seconds:g} s", hint="Give more with --timeout.")
-    timer = threading.Timer(seconds, lambda: cancel.cancel(late.message, late))
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +14,7 @@ from kiln.baking.inputs import Look, Shape, facts_of
 from kiln.baking.loading import Plan, destination
 from kiln.baking.results import Result, Results
 from kiln.baking.session import Session
+from kiln.baking.staging import Staging
 from kiln.errors import KilnError, NotFoundError, RegistryError
 from kiln.oci.image import Descriptor
 from kiln.oci.reference import Reference
@@ -52,23 +54,47 @@ class Planner:
         self.plan, self.session = plan, session
         self.results = Results(session.store)
         self.bases = Bases(session)
+        self.staging = Staging(plan.request.collection, session)
         self.look = Look(session.contexts, plan.request.collection.root)
         self._heads: dict[Reference, str] = {}
         self._lock = threading.Lock()
 
     def prepare(self) -> None:
         """Asks for everything that can be asked beforehand: bases, and what registries have; raises `PlanError`, and
-        `RegistryError` for a registry that cannot be reached."""
-        self.bases.check(
-            [(shape, name, image) for shape in self._shapes() for name, image in self._outside(shape).items()]
-        )
+        `RegistryError` for a registry that cannot be reached. Files are read while registries answer."""
         names = list(dict.fromkeys(name for shape in self._shapes() for name in shape.target.pushes))
-        if names:
-            client = self.session.client
-            for host in dict.fromkeys(name.host for name in names):
-                _reach(lambda host=host: client.ping(host), host)
-            with ThreadPoolExecutor(_THREADS, thread_name_prefix="kiln-head") as pool:
-                self._heads.update(zip(names, pool.map(self._head, names), strict=True))
+        hosts = list(dict.fromkeys(name.host for name in names))
+        with ThreadPoolExecutor(_THREADS, thread_name_prefix="kiln-ask") as pool:
+            answers = [pool.submit(self._reach, host) for host in hosts]
+            heads = {name: pool.submit(self._head, name) for name in names}
+            try:
+                self.bases.check(
+                    [(shape, name, image) for shape in self._shapes() for name, image in self._outside(shape).items()]
+                )
+                self._read_ahead()
+                for answer in answers:
+                    answer.result()
+                self._heads.update({name: answer.result() for name, answer in heads.items()})
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+
+    def _read_ahead(self) -> None:
+        """Looks at the files of all contexts that no hook will change."""
+        hooked = {name for name, hooks in self.plan.request.collection.hooks.items() if hooks.pre or hooks.post}
+        if hooked:
+            return
+        for shape in self._shapes():
+            self.session.cancel.check()
+            with contextlib.suppress(KilnError):
+                self.look.remember(replace(shape, target=self.staging.prepare(shape.target)))
+
+    def _reach(self, host: str) -> None:
+        try:
+            self.session.client.ping(host)
+        except RegistryError as bad:
+            bad.message = f"the registry {host} cannot be used, so nothing was built: {bad.message}"
+            raise
 
     def _shapes(self) -> list[Shape]:
         return [self.plan.shapes[name] for name in self.plan.order.names]
@@ -104,9 +130,9 @@ class Planner:
         """What a target's last result is kept under."""
         return f"{self.plan.request.collection.root}\0{name}"
 
-    def decide(self, target: Target, made: Mapping[str, Made]) -> Verdict:
-        """The verdict about a target whose needs are all made."""
-        target = self._named(target, made)
+    def decide(self, name: str, made: Mapping[str, Made]) -> Verdict:
+        """The verdict about a target whose needs are all made; its component's first hook runs before. Raises `HookError`."""
+        target = self._named(self.staging.prepare(self.plan.shapes[name].target), made)
         shape = replace(self.plan.shapes[target.name], target=target)
         try:
             facts = facts_of(shape, self.look, self._bases(shape, made), whole=self._whole(shape, made))
@@ -207,12 +233,3 @@ def keep_names(target: Target, known: Result) -> Target:
         return target
     tag = names[0].tag
     return replace(target, tags=names, pushes=tuple(replace(name, tag=tag) for name in target.pushes))
-
-
-def _reach(ask: object, host: str) -> None:
-    assert callable(ask)
-    try:
-        ask()
-    except RegistryError as bad:
-        bad.message = f"the registry {host} cannot be used, so nothing was built: {bad.message}"
-        raise

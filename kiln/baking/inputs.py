@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from kiln.baking.contexts import Contexts
@@ -41,18 +41,32 @@ def shape_of(target: Target, graph: Graph, platforms: tuple[Platform, ...]) -> S
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """How facts are gathered: `root` is the folder that file names are shown from."""
+    """How facts are gathered: `root` is the folder that file names are shown from. What was seen of a context once is not
+    looked at again."""
 
     contexts: Contexts
     root: Path
     compression: Compression = Compression()
+    seen: dict[tuple[str, Context, bool], tuple[dict[str, str], str]] = field(default_factory=dict)
+
+    def remember(self, shape: Shape) -> None:
+        """Reads what a target takes, for later."""
+        self.content(shape, whole=False)
+
+    def content(self, shape: Shape, *, whole: bool) -> tuple[dict[str, str], str]:
+        """(short digest by path, digest of everything that is taken)."""
+        key = (shape.target.name, shape.target.context, whole)
+        found = self.seen.get(key)
+        if found is None:
+            found = self.seen[key] = _content(shape, self, whole)
+        return found
 
 
 def facts_of(shape: Shape, look: Look, bases: Mapping[str, str], *, whole: bool) -> Facts:
     """The facts of a target whose bases (name -> digest) are known; `whole`: a base brings instructions that may take
     anything from the context. Raises `KilnError` where files cannot be read."""
     target = shape.target
-    files, content = _content(shape, look, whole)
+    files, content = look.content(shape, whole=whole)
     source = target.program.source
     return Facts(
         source=source.name,
@@ -111,10 +125,12 @@ def _content(shape: Shape, look: Look, whole: bool) -> tuple[dict[str, str], str
 
 def _shown(context: Context, root: Path) -> str:
     """What stands before a file's path when people see it: the context's folder as seen from the root."""
-    folder = context.folder
-    if folder is None or not folder.is_relative_to(root):
-        return f"{context.name}:" if context.name and context.name != str(folder) else ""
-    return "" if folder == root else f"{folder.relative_to(root)}/"
+    folder, start = str(context.folder or ""), f"{root}/"
+    if folder == str(root):
+        return ""
+    if folder.startswith(start):
+        return f"{folder[len(start) :]}/"
+    return f"{context.name}:" if context.name and context.name != folder else ""
 
 
 def _facts(selection: Selection) -> Iterable[bytes]:

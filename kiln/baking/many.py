@@ -12,22 +12,15 @@ from kiln import events
 from kiln.baking import results
 from kiln.baking.deciding import Made, Planner, Verdict
 from kiln.baking.loading import Plan
-from kiln.baking.making import Making, Manner
-from kiln.baking.publish import Publisher, Wanted, push_named
 from kiln.baking.results import Result
 from kiln.baking.schedule import Schedule, failure_text
 from kiln.baking.session import Session
-from kiln.baking.staging import Staging
-from kiln.engine.cancel import Cancel
-from kiln.errors import CancelledBuild, KilnError, StoreError
+from kiln.errors import CancelledBuild, StoreError
 from kiln.oci.image import Descriptor, Image
 from kiln.oci.platform import Platform
 from kiln.oci.reference import Reference
 from kiln.plan.decide import PULL, SKIP
-from kiln.plan.outputs import Output
 from kiln.plan.target import Target
-from kiln.sources import bootstrap
-from kiln.store.layer import Compression
 
 BUILT, PUSHED, PULLED, SKIPPED, FAILED, UNREACHED = "built", "pushed", "pulled", "skipped", "failed", "not reached"
 _PUSHES = 4
@@ -80,7 +73,7 @@ class _Bake:
         self.pushes: dict[str, Future[None]] = {}
         self.pool = ThreadPoolExecutor(_PUSHES, thread_name_prefix="kiln-push")
         self.lock = threading.Lock()
-        self.staging = Staging(plan.request.collection, session)
+        self.known = session.store.layout.names()
         self.left = Counter(self._component(name) for name in plan.order.names)
         self.fetching: dict[str, threading.Lock] = {}
 
@@ -129,8 +122,7 @@ class _Bake:
 
     def _work(self, name: str) -> None:
         begin = events.now()
-        target = self.staging.prepare(self.plan.shapes[name].target)
-        verdict = self.planner.decide(target, self.made)
+        verdict = self.planner.decide(name, self.made)
         decision = verdict.decision
         self.session.report(
             events.TargetDecided(time=begin, target=name, decision=decision.action, reason=decision.reason)
@@ -153,7 +145,7 @@ class _Bake:
             self.left[component] -= 1
             last = not self.left[component]
         if last:
-            self.staging.finish(component)
+            self.planner.staging.finish(component)
 
     def _make(self, verdict: Verdict) -> str:
         """Makes one target; returns what became of it."""
@@ -181,9 +173,8 @@ class _Bake:
 
     def _tag(self, target: Target, descriptor: Descriptor) -> None:
         """Gives the image its names where they do not stand for it yet."""
-        known = self.session.store.layout.names()
         names = [str(name) for name in dict.fromkeys([*target.tags, *target.pushes])]
-        if any(name not in known or known[name].digest != descriptor.digest for name in names):
+        if any(name not in self.known or self.known[name].digest != descriptor.digest for name in names):
             self.session.store.layout.tag(names, descriptor)
 
     def _fetch(self, place: Reference | None, descriptor: Descriptor) -> None:
@@ -210,23 +201,14 @@ class _Bake:
         return image
 
     def _build(self, verdict: Verdict) -> None:
+        from kiln.baking.building import build
+
         target = verdict.target
-        making = Making(
-            self.session, target, Manner(prefix=f"{target.name} "), Cancel(self.session.cancel), self.image_of
-        )
-        images = (self._bootstrap(target),) if target.bootstrap is not None else making.images()
-        self.session.cancel.check()
-        own = frozenset(record.diff_id for record in making.records().values())
-        names = tuple(dict.fromkeys([*target.tags, *target.pushes]))
-        wanted = Wanted(names, False, Compression(), dict(target.annotations), making.epoch, own)
-        publisher = Publisher(self.session.store, self.session.settings, self.session.report, wanted)
-        published = publisher.image(list(images), Output("image"))
-        self._done(verdict, published.descriptor, stored=True)
-        result = self._keep(verdict, published.descriptor)
-        for output in target.outputs:
-            publisher.give(list(images), output)
+        built = build(self.session, target, self.plan.shapes[target.name].platforms[0], self.image_of)
+        self._done(verdict, built.descriptor, stored=True)
+        result = self._keep(verdict, built.descriptor)
         self._push(verdict, result)
-        making.share(images, target.cache_to)
+        built.give_out()
 
     def _keep(self, verdict: Verdict, descriptor: Descriptor) -> Result | None:
         """Remembers what was made from what: from here on this target is finished, whatever happens next."""
@@ -237,27 +219,6 @@ class _Bake:
         self.planner.results.put(self.planner.place(verdict.target.name), result)
         return result
 
-    def _bootstrap(self, target: Target) -> Image:
-        wish, session = target.bootstrap, self.session
-        assert wish is not None
-        step, title, begin = f"{target.name} bootstrap", f"[{target.name}] bootstrap {wish.suite}", events.now()
-        session.report(events.StepStarted(time=begin, step=step, name=title, where=target.place))
-
-        def log(line: str) -> None:
-            session.report(events.StepOutput(time=events.now(), step=step, text=line))
-
-        platform = self.plan.shapes[target.name].platforms[0]
-        error = ""
-        try:
-            with session.slots:
-                return bootstrap.make(wish, session.store, platform, session.settings, session.cancel, log)
-        except KilnError as bad:
-            error = str(bad)
-            raise bad.at(target.place) from None
-        finally:
-            seconds = round(events.now() - begin, 3)
-            session.report(events.StepFinished(time=events.now(), step=step, name=title, seconds=seconds, error=error))
-
     def _push(self, verdict: Verdict, result: Result | None) -> None:
         """Begins pushing; others build meanwhile."""
         if verdict.target.pushes:
@@ -265,6 +226,8 @@ class _Bake:
             self.pushes[verdict.target.name] = self.pool.submit(self._send, verdict.target, descriptor, result)
 
     def _send(self, target: Target, descriptor: Descriptor, result: Result | None) -> None:
+        from kiln.baking.publish import push_named
+
         session = self.session
         for name in target.pushes:
             session.cancel.check()

@@ -24,22 +24,22 @@ class Planned:
 
 def decide_all(plan: Plan, session: Session) -> list[Planned]:
     """Every target with its decision, each after what it needs; raises what a bake would raise before it begins."""
-    planner, staging = Planner(plan, session), Staging(plan.request.collection, session)
+    planner = Planner(plan, session)
     planner.prepare()
     made: dict[str, Made] = {}
     found = []
     for name in plan.order.names:
         target = plan.shapes[name].target
-        why = _waits(plan, staging, name, made)
+        why = _waits(plan, planner.staging, name, made)
         if why:
             decision = Decision(BUILD, why)
         else:
-            verdict = planner.decide(staging.prepare(target), made)
+            verdict = planner.decide(name, made)
             target, decision = verdict.target, verdict.decision
             if verdict.result is not None:
                 triggers = plan.shapes[name].outline.triggers
                 made[name] = Made(verdict.result.descriptor, target.pushes or target.tags, triggers=triggers)
-                _finish(plan, staging, target.component, made)
+                _finish(plan, planner.staging, target.component, made)
         found.append(Planned(target, decision, plan.order.needs[name], plan.order.depth[name]))
     return found
 

@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -20,9 +21,11 @@ from kiln.oci import media
 from kiln.oci.image import Descriptor, Index, parse_manifest
 from kiln.oci.reference import Reference
 from kiln.plan.decide import Facts
-from kiln.registry.client import Client
 from kiln.store.files import read_whole, write_whole
 from kiln.store.store import Store
+
+if TYPE_CHECKING:
+    from kiln.registry.client import Client
 
 _ANNOTATION = "vnd.kiln.record.v1"
 _MOST_BYTES = 8 << 20

@@ -6,22 +6,21 @@ import contextlib
 import os
 import secrets
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kiln import events
 from kiln.baking.contexts import Contexts
 from kiln.baking.images import Images
-from kiln.engine import sandbox
 from kiln.engine.cancel import Cancel
-from kiln.engine.helper import Helper
-from kiln.errors import KilnError
+from kiln.errors import KilnError, TimedOut
 from kiln.settings import Settings
-from kiln.sources.agent import agent_socket
 from kiln.sources.wish import Destination
 from kiln.store.store import Store
 
 if TYPE_CHECKING:
+    from kiln.engine.helper import Helper
     from kiln.registry.client import Client
 
 
@@ -34,7 +33,7 @@ class Session:
         self.store, self.settings, self.report, self.cancel = store, settings, report, cancel
         self.build_id = f"{int(events.now())}-{secrets.token_hex(4)}"
         self.contexts = Contexts(store)
-        self.helper = Helper(cancel, settings.environment)
+        self._helper: Helper | None = None
         self.slots = threading.BoundedSemaphore(slots or max(2, os.cpu_count() or 2))
         self._images = {refresh: Images(store, settings, report, refresh=refresh) for refresh in (False, True)}
         self._agents = contextlib.ExitStack()
@@ -76,8 +75,20 @@ class Session:
         transport = Transport(self.settings, find=lambda asked: own if asked == host else kept(asked))
         return Client(self.settings, transport)
 
+    @property
+    def helper(self) -> Helper:
+        """The worker process that runs commands; it starts with the first of them."""
+        with self._lock:
+            if self._helper is None:
+                from kiln.engine.helper import Helper
+
+                self._helper = Helper(self.cancel, self.settings.environment)
+            return self._helper
+
     def agent(self, text: str) -> str:
         """The socket of an ssh agent, which lives as long as the session."""
+        from kiln.sources.agent import agent_socket
+
         return self._agents.enter_context(agent_socket(text, self.settings))
 
     def clean_up(self) -> None:
@@ -90,7 +101,8 @@ class Session:
     def close(self) -> None:
         """Ends everything, whether or not the run went well."""
         self.contexts.close()
-        self.helper.close()
+        if self._helper is not None:
+            self._helper.close()
         _remove_cgroups(self.store.scratch)
         self._agents.close()
         if self._client is not None:
@@ -106,4 +118,65 @@ class Session:
 def _remove_cgroups(scratch: Path) -> None:
     """The cgroups of steps that were killed together with who was to clean up after them."""
     for folder in scratch.glob("run-*"):
+        from kiln.engine import sandbox
+
         sandbox.remove_cgroup(folder.name.removeprefix("run-"))
+
+
+@contextlib.contextmanager
+def open_session(
+    settings: Settings, report: events.Report, cancel: Cancel, *, slots: int = 0, timeout: float = 0
+) -> Iterator[Session]:
+    """A session with a time limit (seconds, 0 for none); the last event says how it ended."""
+    begin = events.now()
+    counts = _Counts(report)
+    build_id = ""
+    try:
+        with _time_limit(timeout, cancel), Store(settings.store_path) as store:
+            cancel.holds(store.close)
+            with Session(store, settings, counts, cancel, slots=slots) as session:
+                build_id = session.build_id
+                yield session
+    except KilnError as bad:
+        report(counts.finished(build_id, begin, str(bad)))
+        raise
+    report(counts.finished(build_id, begin))
+
+
+class _Counts:
+    """Passes events on and counts the steps among them; one event at a time."""
+
+    def __init__(self, report: events.Report) -> None:
+        self._report = report
+        self._lock = threading.Lock()
+        self.cached = self.ran = 0
+
+    def __call__(self, event: events.Event) -> None:
+        with self._lock:
+            counted = isinstance(event, events.StepFinished) and not event.step.startswith(("pull ", "push "))
+            if isinstance(event, events.StepFinished) and counted and not event.error:
+                self.cached += event.cached
+                self.ran += not event.cached
+            self._report(event)
+
+    def finished(self, build: str, begin: float, error: str = "") -> events.BuildFinished:
+        """The last event of a build."""
+        seconds = round(events.now() - begin, 3)
+        return events.BuildFinished(
+            time=events.now(), build=build, seconds=seconds, cached=self.cached, ran=self.ran, error=error
+        )
+
+
+@contextlib.contextmanager
+def _time_limit(seconds: float, cancel: Cancel) -> Iterator[None]:
+    if not seconds:
+        yield
+        return
+    late = TimedOut(f"the build took longer than its limit of {seconds:g} s", hint="Give more with --timeout.")
+    timer = threading.Timer(seconds, lambda: cancel.cancel(late.message, late))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()

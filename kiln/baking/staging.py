@@ -13,11 +13,11 @@ import shutil
 import subprocess
 import sys
 import threading
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from kiln import events
-from kiln.baking import hookbox
 from kiln.baking.session import Session
 from kiln.dockerfile import parser, reading
 from kiln.engine.files import Files
@@ -48,7 +48,8 @@ class Staging:
     def __init__(self, collection: Collection, session: Session) -> None:
         self.root, self.session = collection.root, session
         self.stages = {name: _Stage(hooks) for name, hooks in collection.hooks.items()}
-        self.images = {name: sum(wish.component == name for wish in collection.wishes) for name in self.stages}
+        self.images = Counter(wish.component for wish in collection.wishes)
+        self._prepared: dict[str, Target] = {}
         self._copy: Path | None = None
         self._copy_lock = threading.RLock()
 
@@ -56,8 +57,16 @@ class Staging:
         """The target with the context that its component sees; its first hook has run. Raises `HookError`."""
         if target.component not in self.stages:
             return target
+        known = self._prepared.get(target.name)
+        if known is None:
+            known = self._prepared[target.name] = self._prepare(target)
+        return known
+
+    def _prepare(self, target: Target) -> Target:
         stage = self._staged(target.component)
         view = self._context(stage)
+        if not view.layers and not view.mounts and view.folder == target.context.folder:
+            return target
         context = replace(target.context, folder=view.folder, layers=view.layers, mounts=view.mounts)
         return replace(self._current(target, stage), context=context)
 
@@ -169,6 +178,8 @@ class Staging:
 
     def _start(self, stage: _Stage, hook: Path, step: str, tail: list[str]) -> int:
         if self._copy is None:
+            from kiln.baking import hookbox
+
             code = self._process(self._in_overlay(stage, hook), step, tail)
             if code != hookbox.NO_VIEW or not (tail and tail[-1].startswith("hookbox:")):
                 return code

@@ -10,10 +10,9 @@ import click
 import msgspec
 
 from kiln import events, settings
-from kiln.bake import open_session
 from kiln.baking.loading import Plan, load
 from kiln.baking.many import Report, bake
-from kiln.baking.session import Session
+from kiln.baking.session import Session, open_session
 from kiln.cli.collection import collection_options, read_request
 from kiln.cli.options import seconds_of
 from kiln.cli.progress import display

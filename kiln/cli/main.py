@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import signal
@@ -77,6 +78,8 @@ def kiln(ctx: click.Context, home: str) -> None:
 def main() -> None:
     """The entry point: exit code 0, 1 for a failure, 2 for wrong usage, 130 when stopped."""
     signal.signal(signal.SIGTERM, _terminated)
+    # Plans are many small objects that live to the end: looking for garbage among them often is wasted.
+    gc.set_threshold(50_000)
     try:
         code: Any = kiln.main(standalone_mode=False)
     except click.ClickException as bad:

@@ -8,9 +8,9 @@ from typing import Any
 import click
 
 from kiln import events, settings
-from kiln.bake import open_session
 from kiln.baking.loading import load
 from kiln.baking.planning import Planned, decide_all
+from kiln.baking.session import open_session
 from kiln.cli.collection import collection_options, read_request
 from kiln.engine.cancel import Cancel
 from kiln.plan import drawing

@@ -40,6 +40,8 @@ class Rules:
 
 def expand(text: str, env: Mapping[str, str], rules: Rules = Rules()) -> Expansion:
     """Expands one word; raises `WordError`, its text naming the word."""
+    if not any(char in text for char in f"$'\"{rules.escape}"):
+        return Expansion(text, text.split())
     reader = _Reader(text, env, rules)
     try:
         result, words = reader.until("", rules.raw_escapes)

@@ -22,12 +22,12 @@ class FileIndex:
     def __init__(self, store_root: Path | None, folder: Path) -> None:
         name = hashlib.sha256(os.fsencode(str(folder.absolute()))).hexdigest()
         self._path = None if store_root is None else store_root / "index" / name
-        self._rows: dict[bytes, tuple[Facts, str]] = {}
+        self._rows: dict[bytes, tuple[Facts, str, bool]] = {}
         self._changed = False
         data = read_whole(self._path) if self._path else None
         if data:
             try:
-                self._rows = msgspec.msgpack.decode(data, type=dict[bytes, tuple[Facts, str]])
+                self._rows = msgspec.msgpack.decode(data, type=dict[bytes, tuple[Facts, str, bool]])
             except msgspec.MsgspecError:
                 self._rows = {}
 
@@ -36,10 +36,15 @@ class FileIndex:
         row = self._rows.get(os.fsencode(path))
         return row[1] if row is not None and row[0] == _facts(info) else ""
 
-    def learn(self, path: str, info: os.stat_result, digest: str) -> None:
+    def is_plain(self, path: str, info: os.stat_result) -> bool:
+        """Whether a file is known to have no attributes of its own: setting one would have changed its times."""
+        row = self._rows.get(os.fsencode(path))
+        return row is not None and row[0] == _facts(info) and row[2]
+
+    def learn(self, path: str, info: os.stat_result, digest: str, *, plain: bool = False) -> None:
         """Keeps a digest, unless the file is so young that a further change might not show in its times."""
         if time.time_ns() - max(info.st_mtime_ns, info.st_ctime_ns) > _GRAIN_NS:
-            self._rows[os.fsencode(path)] = (_facts(info), digest)
+            self._rows[os.fsencode(path)] = (_facts(info), digest, plain)
             self._changed = True
 
     def same(self, now: os.stat_result, before: os.stat_result) -> bool:

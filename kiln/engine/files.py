@@ -80,7 +80,7 @@ class FolderFiles:
             kind, mode=0o777 if kind == SYMLINK else 0o644 if stat.S_ISSOCK(info.st_mode) else stat.S_IMODE(info.st_mode),
             size=info.st_size if kind == FILE else 0, link=os.readlink(full) if kind == SYMLINK else "",
             major=os.major(info.st_rdev) if device else 0, minor=os.minor(info.st_rdev) if device else 0,
-            xattrs=_xattrs(full) if kind in (FILE, DIR) else None,
+            xattrs=_xattrs(full) if kind in (FILE, DIR) and not self._index.is_plain(path, info) else None,
         )  # fmt: skip
 
     def children(self, path: str) -> list[str]:
@@ -128,7 +128,8 @@ class FolderFiles:
 
     def learned(self, path: str, digest: str) -> None:
         self._digests[path] = digest
-        self._index.learn(path, self._stats[path], digest)
+        entry = self._entries.get(path)
+        self._index.learn(path, self._stats[path], digest, plain=entry is not None and not entry.xattrs)
 
     def inode(self, path: str, entry: Entry) -> object:
         info = self._stats[path]

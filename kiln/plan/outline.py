@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from kiln.dockerfile.instructions import Arg, Copy, Env, Instruction, OnBuild, Program, Run
 from kiln.dockerfile.words import Rules, WordError, expand
@@ -156,6 +156,4 @@ class _Reader:
 
 
 def _with_sources(item: Copy, sources: tuple[str, ...]) -> Copy:
-    from dataclasses import replace
-
-    return replace(item, sources=sources, heredocs=())
+    return item if sources == item.sources and not item.heredocs else replace(item, sources=sources, heredocs=())

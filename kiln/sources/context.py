@@ -11,7 +11,6 @@ from kiln.engine.cancel import Cancel
 from kiln.errors import SourceError, UsageError
 from kiln.plan.target import Context
 from kiln.settings import Settings
-from kiln.sources.fetch import clone, download, parse_git
 from kiln.store import tarread
 from kiln.store.compress import Inflater
 from kiln.store.entry import BLOCK, CHAR, DIR, FILE, HARDLINK, Entry, parents
@@ -27,10 +26,14 @@ def open_context(text: str, scratch: Path, settings: Settings, cancel: Cancel) -
     if text == "-":
         return _from_stream(sys.stdin.buffer.read, "standard input", scratch)
     if _GIT.match(text):
+        from kiln.sources.fetch import clone, parse_git
+
         source = parse_git("https://" + text if text.startswith("github.com/") else text)
         folder = clone(source, scratch, settings, cancel, keep_git=False)
         return Context("folder", folder, reference=text, name=text)
     if text.startswith(("http://", "https://")):
+        from kiln.sources.fetch import download
+
         path, _ = download(text, scratch, settings, cancel)
         with path.open("rb") as file:
             return _from_stream(file.read, text, scratch)

@@ -82,7 +82,7 @@ class Blobs:
     def path(self, digest: str) -> Path:
         """Where the blob is or would be."""
         algorithm, value = parse(digest)
-        return self.root / "blobs" / algorithm / value
+        return Path(f"{self.root}/blobs/{algorithm}/{value}")
 
     def has(self, digest: str) -> bool:
         """Whether the blob is here; a blob that is here counts as used now."""
