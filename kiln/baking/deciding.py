@@ -135,9 +135,13 @@ class Planner:
         target = self._named(self.staging.prepare(self.plan.shapes[name].target), made)
         shape = replace(self.plan.shapes[target.name], target=target)
         try:
-            facts = facts_of(shape, self.look, self._bases(shape, made), whole=self._whole(shape, made))
+            outside = {**self._bases(shape, made), **self._remotes(shape)}
+            facts = facts_of(shape, self.look, outside, whole=self._whole(shape, made))
         except KilnError as bad:
             return Verdict(target, Decision(BUILD, f"its inputs cannot be read: {bad}"))
+        unsure = [name for name, version in facts.bases.items() if not version]
+        if unsure:
+            return Verdict(target, Decision(BUILD, f"`{unsure[0]}` may have changed: only fetching it tells"))
         key = facts.key()
         if target.no_cache:
             return Verdict(target, Decision(BUILD, "forced: the cache is not to be used", key), facts)
@@ -165,6 +169,17 @@ class Planner:
             for name, image in self._outside(shape).items():
                 found[f"{name}{mark}"] = self.bases.find(image, platform, refresh=shape.target.pull).digest
         return found
+
+    def _remotes(self, shape: Shape) -> dict[str, str]:
+        """URL or repository that ADD names -> a text that changes when it does, empty where that cannot be known."""
+        if not shape.outline.remotes:
+            return {}
+        from kiln.sources.remote import version
+
+        return {
+            address: version(address, checksum, self.session.settings, self.session.cancel)
+            for address, checksum in shape.outline.remotes
+        }
 
     def _whole(self, shape: Shape, made: Mapping[str, Made]) -> bool:
         if any(made[need].triggers for need in self.plan.links[shape.target.name].values()):

@@ -11,6 +11,6 @@ import click
 def command() -> None:
     """Print the JSON schema of kiln.yml, for editors: save it, and name it in the file's first line with
     `# yaml-language-server: $schema=FILE`."""
-    from kiln.sources.schema import schema
+    from kiln.sources.catalog.schema import schema
 
     click.echo(json.dumps(schema(), indent=2))

@@ -92,7 +92,7 @@ def _files(path: Path, kind: str) -> list[Path]:
 
 
 def _catalog(path: Path, settings: Settings, cancel: Cancel) -> Collection:
-    from kiln.sources import catalog
+    from kiln.sources.catalog import load as catalog
     from kiln.sources.mirror import Mirrors
 
     mirrors = Mirrors(settings.store_path / "git", settings, cancel)
@@ -101,12 +101,12 @@ def _catalog(path: Path, settings: Settings, cancel: Cancel) -> Collection:
 
 
 def _bake(paths: list[Path], settings: Settings, sets: tuple[str, ...]) -> Collection:
-    from kiln.sources import bakefile
+    from kiln.sources.buildx import bakefile
 
     return bakefile.load(paths, environment=settings.environment, sets=sets)
 
 
 def _compose(paths: list[Path], settings: Settings, sets: tuple[str, ...]) -> Collection:
-    from kiln.sources import compose
+    from kiln.sources.compose import load as compose
 
     return compose.load(paths, environment=settings.environment, sets=sets)

@@ -15,6 +15,7 @@ from kiln.store.store import Store
 _FOLDERS = {
     "blobs/sha256": "blob", "toc": "table of contents", "layers": "layer record", "cache": "cache record",
     "tars": "uncompressed layer", "snapshots": "snapshot", "mounts": "cache mount", "index": "file index", "logs": "log",
+    "git/mirrors": "git mirror", "git/trees": "git checkout",
 }  # fmt: skip
 
 

@@ -1,0 +1,1 @@
+"""Catalogs: kiln.yml and image.yml."""

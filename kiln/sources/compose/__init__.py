@@ -1,0 +1,1 @@
+"""Compose files: the services that are built."""

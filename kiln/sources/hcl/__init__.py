@@ -1,0 +1,1 @@
+"""HCL2, the language of bake files: read and evaluated."""
