@@ -71,7 +71,8 @@ class Planner:
                 self.bases.check(
                     [(shape, name, image) for shape in self._shapes() for name, image in self._outside(shape).items()]
                 )
-                self._read_ahead()
+                if names:
+                    self._read_ahead()
                 for answer in answers:
                     answer.result()
                 self._heads.update({name: answer.result() for name, answer in heads.items()})

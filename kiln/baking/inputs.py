@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -69,7 +70,7 @@ def facts_of(shape: Shape, look: Look, bases: Mapping[str, str], *, whole: bool)
     files, content = look.content(shape, whole=whole)
     source = target.program.source
     return Facts(
-        source=source.name,
+        source=os.path.abspath(source.name).removeprefix(f"{look.root}/"),
         text=hashlib.sha256(source.text.encode("utf-8", "surrogateescape")).hexdigest(),
         lines=lines_of(source.text),
         args=_arguments(target, shape.outline),

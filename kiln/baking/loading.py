@@ -77,7 +77,8 @@ class _Loader:
                 continue
             self._load(self.wishes[name])
             needs = tuple(dict.fromkeys([*self.wishes[name].needs, *self.links[name].values()]))
-            nodes[name] = replace(nodes[name], needs=needs)
+            if needs != nodes[name].needs:
+                nodes[name] = replace(nodes[name], needs=needs)
             waiting += needs
         order = make_order(nodes, wanted)
         self._check_pushes(order)
@@ -107,9 +108,10 @@ class _Loader:
         shape = shapes[0]
         links = {name: need for one in shapes for name in one.outline.images if (need := self._link(target, name))}
         links |= {name: context.reference for name, context in target.contexts.items() if context.kind == "target"}
-        contexts = {name: Context("target", reference=need, name=name) for name, need in links.items()}
-        target = replace(target, contexts={**target.contexts, **contexts})
-        self.shapes[wish.name] = replace(shape, target=target)
+        if links:
+            contexts = {name: Context("target", reference=need, name=name) for name, need in links.items()}
+            shape = replace(shape, target=replace(target, contexts={**target.contexts, **contexts}))
+        self.shapes[wish.name] = shape
         self.links[wish.name] = links
 
     def _link(self, target: Target, name: str) -> str:

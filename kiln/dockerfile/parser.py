@@ -180,7 +180,9 @@ class _Parser:
 
     def _statement(self, line: str, start: int) -> None:
         keyword, flags, rest = split_command(line)
-        heredocs = tuple(self._read_heredocs(line, start)) if _may_have_heredocs(keyword, rest) else ()
+        heredocs: tuple[Heredoc, ...] = ()
+        if "<<" in line and _may_have_heredocs(keyword, rest):
+            heredocs = tuple(self._read_heredocs(line, start))
         place = Place(self.result.name, start, self.number)
         statement = Statement(keyword, flags, rest, line.strip(), place, heredocs, tuple(self.comments))
         self.result.statements.append(statement)
@@ -284,6 +286,8 @@ def split_space(rest: str) -> list[str]:
 
 def split_words(rest: str, escape: str) -> list[str]:
     """Words with quotes and escapes kept as they are; quotes hold white space together."""
+    if "'" not in rest and '"' not in rest and escape not in rest:
+        return rest.split()
     words: list[str] = []
     word: list[str] = []
     quote, started, position = "", False, 0

@@ -10,7 +10,7 @@ from pathlib import Path
 from kiln.engine.files import Files, FolderFiles
 from kiln.store.entry import CHAR, DIR, Entry, parents
 
-_OPAQUE = ("trusted.overlay.opaque", "user.overlay.opaque")
+OPAQUE = ("trusted.overlay.opaque", "user.overlay.opaque")
 
 
 class Overlaid:
@@ -21,7 +21,7 @@ class Overlaid:
 
     def __init__(self, upper: FolderFiles, lower: Files) -> None:
         self._upper, self._lower = upper, lower
-        self._hiding: dict[str, bool] = {"": any(_has_mark(upper.root, name) for name in _OPAQUE)}
+        self._hiding: dict[str, bool] = {"": any(_has_mark(upper.root, name) for name in OPAQUE)}
         self._from: dict[str, Files] = {}
 
     def get(self, path: str) -> Entry | None:
@@ -47,7 +47,7 @@ class Overlaid:
         return known
 
     def _is_opaque(self, folder: str) -> bool:
-        return any(_has_mark(f"{self._upper.root}/{folder}", name) for name in _OPAQUE)
+        return any(_has_mark(f"{self._upper.root}/{folder}", name) for name in OPAQUE)
 
     def children(self, path: str) -> list[str]:
         names: set[str] = set()

@@ -44,10 +44,16 @@ def table(nodes: Sequence[Node]) -> str:
     room = max(30, shutil.get_terminal_size((120, 24)).columns - name_width - 11)
     lines = [f"{'TARGET':<{name_width}}  {'DOES':<6} WHY"]
     for node in nodes:
-        first, *rest = textwrap.wrap(node.reason, room, break_long_words=False, break_on_hyphens=False) or [""]
+        first, *rest = _wrapped(node.reason, room)
         lines.append(f"{node.name:<{name_width}}  {node.decision:<6} {first}")
         lines += [f"{'':<{name_width + 9}}{line}" for line in rest]
     return "\n".join([*lines, summary(nodes)]) + "\n"
+
+
+def _wrapped(text: str, room: int) -> list[str]:
+    if len(text) <= room:
+        return [text]
+    return textwrap.wrap(text, room, break_long_words=False, break_on_hyphens=False) or [""]
 
 
 def json(nodes: Sequence[Node]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -50,6 +51,11 @@ class Graph:
 
 def predefined_args(build: Platform, target: Platform, stage: str) -> dict[str, str]:
     """BUILD* and TARGET* arguments (Dockerfile reference, "Automatic platform ARGs in the global scope")."""
+    return {**_platform_args(build, target), "TARGETSTAGE": stage or "default"}
+
+
+@functools.lru_cache(maxsize=64)
+def _platform_args(build: Platform, target: Platform) -> Mapping[str, str]:
     found = {}
     for prefix, platform in (("BUILD", build), ("TARGET", target)):
         found[f"{prefix}PLATFORM"] = str(platform)
@@ -57,7 +63,6 @@ def predefined_args(build: Platform, target: Platform, stage: str) -> dict[str, 
         found[f"{prefix}OSVERSION"] = platform.os_version
         found[f"{prefix}ARCH"] = platform.architecture
         found[f"{prefix}VARIANT"] = platform.variant
-    found["TARGETSTAGE"] = stage or "default"
     return found
 
 

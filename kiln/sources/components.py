@@ -186,7 +186,8 @@ def with_images(collection: Collection, links: Mapping[str, Iterable[str]]) -> C
         for other in others:
             own, need = owner[image], owner.get(other, "")
             if need and need != own and need not in hooks[own].needs and not _reaches(hooks, need, own):
-                hooks[own] = replace(hooks[own], needs=(*hooks[own].needs, need))
+                known = hooks[own]
+                hooks[own] = replace(known, needs=(*known.needs, need), bases=known.bases | {need})
     return replace(collection, hooks=hooks)
 
 

@@ -37,14 +37,14 @@ def open_context(text: str, scratch: Path, settings: Settings, cancel: Cancel) -
         path, _ = download(text, scratch, settings, cancel)
         with path.open("rb") as file:
             return _from_stream(file.read, text, scratch)
-    folder = Path(text)
+    folder = Path(text).absolute()
+    if folder.is_dir():
+        return Context("folder", folder, name=str(folder))
     if not folder.exists():
         raise UsageError(
             f"the context {text!r} does not exist", hint="Give the path of a folder, - for a tar, or a URL."
         )
-    if not folder.is_dir():
-        raise UsageError(f"the context {text!r} is no folder", hint="Give the folder, and the Dockerfile with -f.")
-    return Context("folder", folder.absolute(), name=str(folder.absolute()))
+    raise UsageError(f"the context {text!r} is no folder", hint="Give the folder, and the Dockerfile with -f.")
 
 
 def _from_stream(read: tarread.ReadSome, name: str, scratch: Path) -> Context:

@@ -68,7 +68,11 @@ def _check_place(path: Path, context: Context) -> None:
 
 
 def _shown(path: Path, wish: Wish) -> str:
-    return wish.file or path.name
+    """How places name it: as it was given on the command line, or (for one of many) as seen from the current folder."""
+    if not wish.name:
+        return wish.file or path.name
+    here = f"{os.getcwd()}/"
+    return str(path).removeprefix(here)
 
 
 def _dockerfile_path(wish: Wish, context: Context) -> Path:

@@ -55,13 +55,15 @@ class Wish:
 
 @dataclass(frozen=True, slots=True)
 class Hooks:
-    """The scripts of a component: `folder` is the component's, `needs` the components that appear in its `dependency/`."""
+    """The scripts of a component: `folder` is the component's, `needs` the components that appear in its `dependency/`, those of
+    `bases` only since its Dockerfiles stand on their images."""
 
     component: str
     folder: Path
     pre: Path | None = None
     post: Path | None = None
     needs: tuple[str, ...] = ()
+    bases: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

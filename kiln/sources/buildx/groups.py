@@ -47,6 +47,10 @@ class _Gathering:
     failed_groups: dict[str, KilnError] = field(default_factory=dict)
     warnings: Warnings = field(default_factory=list)
     checked: set[str] = field(default_factory=set)
+    known: frozenset[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.known = frozenset(self.drafts.names)
 
     def make(self, name: str, root: Path, environment: Mapping[str, str]) -> None:
         """Makes one wish, or notes why it cannot be made."""
@@ -94,7 +98,7 @@ class _Gathering:
             self.groups["default"] = ("default",)
 
     def _members(self, name: str, way: list[str]) -> Iterable[str]:
-        if name in way and name not in self.drafts.names:
+        if name in way and name not in self.known:
             circle = " -> ".join([*way[way.index(name) :], name])
             raise UsageError(f"groups hold each other: {circle}")
         if len(way) > _MAX_CHAIN:
@@ -102,7 +106,7 @@ class _Gathering:
         if name in self.drafts.groups and name not in way:
             for member in self.drafts.groups[name]:
                 yield from self._members(member, [*way, name])
-        elif name in self.drafts.names:
+        elif name in self.known:
             yield name
         else:
             raise UsageError(f"the group {way[-1]} holds {name}, which is no target", hint=self._near(name))

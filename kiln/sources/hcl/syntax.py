@@ -43,6 +43,8 @@ def parse_expression(text: Text, begin: int, end: int, depth: int = 0) -> Node:
 
 def parse_template(text: Text) -> Node:
     """A whole text as a template without escape sequences, as JSON strings are."""
+    if "${" not in text.content and "%{" not in text.content:
+        return hcl.Literal(text.place(0), text.content)
     span = Span(0, len(text.content), len(text.content))
     return read_template(text, span, parse_expression, escapes=False)
 
