@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
+import msgspec
+
+from kiln import events
 from kiln.baking import results
 from kiln.baking.bases import Bases
-from kiln.baking.inputs import Look, Shape, facts_of
+from kiln.baking.inputs import Look, Shape, facts_of, shape_of
 from kiln.baking.loading import Plan, destination
 from kiln.baking.results import Result, Results
 from kiln.baking.session import Session
@@ -19,6 +23,7 @@ from kiln.errors import KilnError, NotFoundError, RegistryError
 from kiln.oci.image import Descriptor
 from kiln.oci.reference import Reference
 from kiln.plan.decide import BUILD, PULL, SKIP, Decision, Facts, change, shown
+from kiln.plan.graph import make_graph
 from kiln.plan.target import Context, Target
 
 _THREADS = 8
@@ -55,8 +60,9 @@ class Planner:
         self.results = Results(session.store)
         self.bases = Bases(session)
         self.staging = Staging(plan.request.collection, session)
-        self.look = Look(session.contexts, plan.request.collection.root)
+        self.look = Look(session.contexts, plan.request.collection.root, epoch=session.settings.epoch)
         self._heads: dict[Reference, str] = {}
+        self._silent: set[str] = set()
         self._lock = threading.Lock()
 
     def prepare(self) -> None:
@@ -134,7 +140,7 @@ class Planner:
     def decide(self, name: str, made: Mapping[str, Made]) -> Verdict:
         """The verdict about a target whose needs are all made; its component's first hook runs before. Raises `HookError`."""
         target = self._named(self.staging.prepare(self.plan.shapes[name].target), made)
-        shape = replace(self.plan.shapes[target.name], target=target)
+        shape = self._shape(target)
         try:
             outside = {**self._bases(shape, made), **self._remotes(shape)}
             facts = facts_of(shape, self.look, outside, whole=self._whole(shape, made))
@@ -146,12 +152,25 @@ class Planner:
         key = facts.key()
         if target.no_cache:
             return Verdict(target, Decision(BUILD, "forced: the cache is not to be used", key), facts)
+        if target.no_cache_stages:
+            names = ", ".join(sorted(target.no_cache_stages))
+            return Verdict(target, Decision(BUILD, f"forced: no cache is to be used for {names}", key), facts)
+        if lost := self._lost_output(target, facts):
+            return Verdict(target, Decision(BUILD, lost, key), facts)
         local = self.results.get(key)
         if local is not None:
-            return self._known(target, facts, local)
+            return self._known(target, facts, self._with_own_names(target, local))
         return self._from_registry(target, facts) or Verdict(
             target, Decision(BUILD, self._reason(target, facts), key), facts
         )
+
+    def _shape(self, target: Target) -> Shape:
+        """The shape of a target, anew where a hook has written over its Dockerfile."""
+        planned = self.plan.shapes[target.name]
+        if target.program == planned.target.program:
+            return replace(planned, target=target)
+        graph = make_graph(target.program, target=target.stage, platform=planned.platforms[0], args=target.args)
+        return shape_of(target, graph, planned.platforms)
 
     def _named(self, target: Target, made: Mapping[str, Made]) -> Target:
         """With the names that the images it stands on have in the end."""
@@ -183,7 +202,7 @@ class Planner:
         }
 
     def _whole(self, shape: Shape, made: Mapping[str, Made]) -> bool:
-        if any(made[need].triggers for need in self.plan.links[shape.target.name].values()):
+        if shape.outline.fires or any(made[need].triggers for need in self.plan.links[shape.target.name].values()):
             return True
         return any(
             self.bases.find(image, shape.platforms[0], refresh=shape.target.pull).triggers
@@ -206,6 +225,11 @@ class Planner:
         words = "unchanged, and the registry has it" if target.pushes else "unchanged"
         return Verdict(target, Decision(SKIP, words, local.key, local.descriptor.digest), facts, local)
 
+    def _with_own_names(self, target: Target, local: Result) -> Result:
+        """A result with the names that this target gave it: another may have the same inputs."""
+        last = self.results.last(self.place(target.name)) if target.auto_tag else None
+        return msgspec.structs.replace(local, names=last.names) if last is not None and last.key == local.key else local
+
     def lookup(self, target: Target) -> Reference | None:
         """Where a result of a target may be shared: where it is pushed, or would be."""
         if target.pushes:
@@ -218,21 +242,47 @@ class Planner:
         where = self.lookup(target)
         if where is None:
             return None
-        found = results.find(self.session.client, where, results.key_tag(facts.key()))
+        found = self._shared(where, results.key_tag(facts.key()))
         if found is None or found.key != facts.key():
             return None
-        digest = found.descriptor.digest
+        target, digest = keep_names(target, found), found.descriptor.digest
         if target.pushes and all(self.head(name) == digest for name in target.pushes):
             decision = Decision(SKIP, "unchanged: the registry has it", found.key, digest)
+        elif not self.head(where.with_digest(digest)):
+            return None
         else:
             decision = Decision(PULL, f"made elsewhere from the same inputs ({shown(digest)})", found.key, digest)
         return Verdict(target, decision, facts, found, where.with_digest(digest))
+
+    def _shared(self, where: Reference, tag: str) -> Result | None:
+        """A result beside the images of a registry. One that does not answer shares nothing, and is not asked again."""
+        if where.host in self._silent:
+            return None
+        try:
+            return results.find(self.session.client, where, tag)
+        except RegistryError as bad:
+            self._silent.add(where.host)
+            message = f"{where.host} is not asked for what others made: {bad}"
+            self.session.report(events.Warned(time=events.now(), message=message))
+            return None
+
+    def _lost_output(self, target: Target, facts: Facts) -> str:
+        """Why an archive or folder that a target gives out has to be written; empty where all are there, of this key."""
+        if not target.outputs:
+            return ""
+        last = self.results.last(self.place(target.name))
+        if last is None:
+            return change(None, Facts())
+        for output in target.outputs:
+            if output.dest == "-" or (output.dest and not os.path.lexists(output.dest)):
+                return f"its output {output.dest} is missing"
+        return "" if last.key == facts.key() else change(last.facts, facts)
 
     def _reason(self, target: Target, facts: Facts) -> str:
         last = self.results.last(self.place(target.name))
         where = self.lookup(target)
         if last is None and where is not None:
-            last = results.find(self.session.client, where, results.last_tag(where.tag))
+            last = self._shared(where, results.last_tag(where.tag, auto=target.auto_tag))
         words = change(last.facts if last is not None else None, facts)
         return words or "its result is no longer in the store"
 

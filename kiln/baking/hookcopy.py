@@ -78,7 +78,7 @@ class _Copy:
 
     def finish(self) -> None:
         """Gives folders their modes and times."""
-        for path, info in reversed(sorted(self._folders.items())):
+        for path, info in sorted(self._folders.items(), reverse=True):
             _dress(f"{self._target}/{path}" if path else self._target, info)
 
 
@@ -128,22 +128,23 @@ def keep_changes(copy: Path, before: dict[str, Mark], upper: Path, *, prefix: st
     (`trusted` or `user`)."""
     after = marks(copy)
     folders = {path: stat.S_IMODE(mark[0]) for path, mark in after.items() if stat.S_ISDIR(mark[0])}
-    for path in folders:
-        os.chmod(copy / path, folders[path] | 0o700)
+    for path, mode in folders.items():
+        os.chmod(copy / path, mode | 0o700)
     fresh = [path for path, mark in after.items() if before.get(path) != mark]
-    made = {above for path in fresh for above in _above(path)} | {path for path in fresh if path in folders}
     gone = [path for path in before if path not in after and _is_left(path, before, after)]
-    made |= {above for path in gone for above in _above(path)}
-    for path in sorted(made):
+    made = sorted(
+        {above for path in [*fresh, *gone] for above in _above(path)} | {path for path in fresh if path in folders}
+    )
+    for path in made:
         (upper / path).mkdir()
-        if path in before and before[path] != after[path] and before[path][1] != after[path][1]:
+        if path in before and before[path][1] != after[path][1]:
             os.setxattr(upper / path, f"{prefix}.overlay.opaque", b"y")
     for path in fresh:
         if path not in folders:
             (copy / path).rename(upper / path)
     for path in gone:
         os.mknod(upper / path, stat.S_IFCHR, 0)
-    for path in sorted(made, reverse=True):
+    for path in reversed(made):
         (upper / path).chmod(folders[path])
 
 

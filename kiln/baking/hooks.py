@@ -83,14 +83,22 @@ class HookRunner:
         """Whether hooks can have overlays, found out by making one."""
         with self._lock:
             if self._overlays is None:
-                tail: deque[str] = deque(maxlen=1)
-                probe = Run("", self.root, (), self._new_folder("probe"), "")
-                probe.upper.mkdir()
-                code = self._process(self._order([], probe, ""), "", tail)
-                self._overlays = not code
-                if code:
-                    self._warn(tail[0].removeprefix("hookbox: ") if tail else f"exit code {code}")
+                why = self._why_not()
+                self._overlays = not why
+                if why:
+                    self._warn(why)
             return self._overlays
+
+    def _why_not(self) -> str:
+        """What stands against overlays here, empty for nothing."""
+        if self.session.store.root.resolve().is_relative_to(self.root.resolve()):
+            return "Kiln's store lies inside of the tree"
+        tail: deque[str] = deque(maxlen=1)
+        probe = Run("", self.root, (self._new_folder("probe"),), self._new_folder("probe"), "")
+        for folder in (probe.upper, *probe.layers):
+            folder.mkdir()
+        code = self._process(self._order([], probe, ""), "", tail)
+        return "".join(tail).removeprefix("hookbox: ") or f"exit code {code}" if code else ""
 
     def _warn(self, why: str) -> None:
         message = f"overlays are not possible here ({why}): each hook runs in a copy of the tree"
@@ -117,7 +125,9 @@ class HookRunner:
 
     def _process(self, order: dict[str, object], step: str, tail: deque[str]) -> int:
         """Runs hookbox; its output becomes events, the last lines of it are left in `tail`. It ends with the session."""
-        path = os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), self._environment().get("PYTHONPATH", "")]))
+        path = os.pathsep.join(
+            filter(None, [str(Path(__file__).parents[2]), self._environment().get("PYTHONPATH", "")])
+        )
         process = subprocess.Popen(
             [sys.executable, "-P", "-m", hookbox.__name__], cwd="/", env={**self._environment(), "PYTHONPATH": path},
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,

@@ -48,6 +48,7 @@ class Look:
     contexts: Contexts
     root: Path
     compression: Compression = Compression()
+    epoch: int | None = None
     seen: dict[tuple[str, Context, bool], tuple[dict[str, str], str]] = field(default_factory=dict)
 
     def remember(self, shape: Shape) -> None:
@@ -70,27 +71,33 @@ def facts_of(shape: Shape, look: Look, bases: Mapping[str, str], *, whole: bool)
     files, content = look.content(shape, whole=whole)
     source = target.program.source
     return Facts(
-        source=os.path.abspath(source.name).removeprefix(f"{look.root}/"),
+        source=_source(source.name, look.root),
         text=hashlib.sha256(source.text.encode("utf-8", "surrogateescape")).hexdigest(),
         lines=lines_of(source.text),
-        args=_arguments(target, shape.outline),
+        args=_arguments(target, shape.outline, whole),
         bases=dict(bases),
         content=content,
         files=bounded(files),
-        options=_options(shape, look.compression),
+        options=_options(shape, look),
     )
 
 
-def _arguments(target: Target, found: Outline) -> dict[str, str]:
-    """Digests of the values of declared arguments; one that names another target's image counts by that image."""
+def _source(name: str, root: Path) -> str:
+    """A Dockerfile as people see it: its path from the root. A name without a folder stays what it is."""
+    return os.path.abspath(name).removeprefix(f"{root}/") if "/" in name else name
+
+
+def _arguments(target: Target, found: Outline, whole: bool) -> dict[str, str]:
+    """Digests of the values of declared arguments; one that names another target's image counts by that image. Triggers of a
+    base (`whole`) may declare any."""
     return {
         name: digest_of(name, value)
         for name, value in sorted(target.args.items())
-        if name in found.arguments and name not in target.image_args
+        if (whole or name in found.arguments) and name not in target.image_args
     }
 
 
-def _options(shape: Shape, compression: Compression) -> dict[str, str]:
+def _options(shape: Shape, look: Look) -> dict[str, str]:
     target = shape.target
     values: dict[str, object] = {
         "engine": _ENGINE,
@@ -100,9 +107,9 @@ def _options(shape: Shape, compression: Compression) -> dict[str, str]:
         "annotations": sorted(target.annotations.items()),
         "network": target.network,
         "add-host": target.hosts,
-        "compression": [compression.kind, compression.level],
+        "compression": [look.compression.kind, look.compression.level],
         "bootstrap": repr(target.bootstrap) if target.bootstrap else "",
-        "SOURCE_DATE_EPOCH": target.args.get("SOURCE_DATE_EPOCH", ""),
+        "SOURCE_DATE_EPOCH": target.args.get("SOURCE_DATE_EPOCH", "" if look.epoch is None else str(look.epoch)),
     }
     return {name: short(repr(value)) for name, value in values.items() if value}
 

@@ -15,6 +15,7 @@ from kiln.oci.reference import DEFAULT_HOST, Reference
 from kiln.oci.reference import parse as parse_reference
 from kiln.plan.graph import make_graph
 from kiln.plan.order import Node, Order, check_duplicates, make_order
+from kiln.plan.outputs import Output
 from kiln.plan.target import Context, Target
 from kiln.sources import dockerfile as dockerfile_source
 from kiln.sources.components import with_images
@@ -25,7 +26,8 @@ from kiln.sources.wish import Collection, Destination, Wish
 @dataclass(frozen=True, slots=True)
 class Request:
     """A bake as it was asked for. `targets` are words (targets, groups, components, images), empty for the default;
-    `push` pushes every image that was asked for by name or default. `jobs` is how many targets may be made at once."""
+    `push` pushes every image, `outputs` are further outputs of those that were asked for. `jobs` is how many targets may
+    be made at once."""
 
     collection: Collection
     targets: tuple[str, ...] = ()
@@ -33,6 +35,7 @@ class Request:
     destination: Destination = Destination()
     no_cache: bool = False
     pull: bool = False
+    outputs: tuple[Output, ...] = ()
     keep_going: bool = False
     jobs: int = 0
     timeout: float = 0
@@ -61,6 +64,7 @@ class _Loader:
         self.collection = request.collection
         self.wishes = {wish.name: wish for wish in self.collection.wishes}
         self.names = _Names(self.collection, request.destination)
+        self.wanted: frozenset[str] = frozenset()
         self.shapes: dict[str, Shape] = {}
         self.links: dict[str, dict[str, str]] = {}
 
@@ -69,6 +73,7 @@ class _Loader:
             Node(wish.name, wish.place, wish.needs, wish.enabled) for wish in self.collection.wishes
         )
         wanted = chosen(self.collection, self.request.targets)
+        self.wanted = frozenset(wanted)
         make_order(nodes, wanted)
         waiting = list(wanted)
         while waiting:
@@ -125,9 +130,13 @@ class _Loader:
     def _target(self, wish: Wish) -> Target:
         request = self.request
         context = open_context(wish.context, self.session.store.scratch, self.session.settings, self.session.cancel)
-        loaded = dockerfile_source.load(wish, context)
-        pushed = wish.push or request.push
-        local = tuple(with_tag(name, request.destination.tag) for name in wish.tags)
+        recipe = wish if wish.bootstrap is None else replace(wish, inline="FROM scratch\n")
+        loaded = dockerfile_source.load(recipe, context)
+        pushed = self._is_pushed(wish)
+        tag = (
+            "" if self.collection.kind == "components" else request.destination.tag
+        )  # a tree's is for registries alone
+        local = tuple(with_tag(name, tag) for name in wish.tags)
         return replace(
             loaded,
             tags=local,
@@ -135,7 +144,22 @@ class _Loader:
             args={**loaded.args, **{arg: self._name_of(need) for arg, need in wish.image_args.items()}},
             no_cache=loaded.no_cache or request.no_cache,
             pull=loaded.pull or request.pull,
+            outputs=(*loaded.outputs, *request.outputs) if wish.name in self.wanted else (),
         )
+
+    def _is_pushed(self, wish: Wish) -> bool:
+        """Whether a target's image is pushed; raises `UsageError` for one that was asked for and has no name to push."""
+        if not (wish.push or self.request.push):
+            return False
+        if not wish.made_up or self.request.destination.prefix:
+            return True
+        if wish.name in self.wanted:
+            raise UsageError(
+                f"the target {wish.name!r} has no name to push it under",
+                where=wish.place,
+                hint="Give it tags, or name a registry with --registry.",
+            )
+        return False
 
     def _name_of(self, need: str) -> str:
         wish = self.wishes.get(need)
@@ -170,8 +194,8 @@ def chosen(collection: Collection, words: Iterable[str]) -> list[str]:
         elif word in known:
             found.append(word)
         else:
-            names = [*known, *groups]
-            hint = did_you_mean(word, names) or f"Targets are {', '.join(sorted(names)[:20])}."
+            names = sorted({*known, *groups})
+            hint = did_you_mean(word, names) or f"Targets are {', '.join(names[:20])}."
             raise UsageError(f"there is no target {word!r}", hint=hint, where=str(collection.root))
     return list(dict.fromkeys(found))
 

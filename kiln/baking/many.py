@@ -78,6 +78,7 @@ class _Bake:
         self.fetching: dict[str, threading.Lock] = {}
 
     def run(self) -> Report:
+        """Everything, in order; each target is reported when it ends."""
         self.planner.prepare()
         request = self.plan.request
         schedule = Schedule(
@@ -91,16 +92,14 @@ class _Bake:
         for name, need in run.unreached.items():
             why = f"{need} failed" if need else self.session.cancel.reason or "another target failed"
             self._row(Row(name, UNREACHED, why))
-        for name, bad in run.failed.items():
-            self._row(Row(name, FAILED, failure_text(bad), failure=bad))
-        for name in run.done:
-            self._end(name)
         self.session.clean_up()
         descriptors = {name: made.descriptor for name, made in self.made.items()}
         return Report(self.session.build_id, tuple(self.rows[name] for name in self.plan.order.names), descriptors)
 
     def _row(self, row: Row) -> None:
         self.rows[row.name] = row
+        if row.failure is not None:
+            self.session.error = self.session.error or f"{row.name}: {row.reason}"
         self.session.report(
             events.TargetFinished(
                 time=events.now(), target=row.name, result=row.result, reason=row.reason, seconds=row.seconds,
@@ -108,32 +107,38 @@ class _Bake:
             )
         )  # fmt: skip
 
-    def _end(self, name: str) -> None:
-        """The row of a target that was made: its push may still have failed."""
-        row = self.rows.pop(name)
-        push = self.pushes.get(name)
-        if push is not None:
-            bad = CancelledBuild(self.session.cancel.reason or "stopped") if push.cancelled() else push.exception()
-            if bad is not None:
-                row = replace(row, result=FAILED, reason=f"made, but not pushed: {failure_text(bad)}", failure=bad)
-            else:
-                row = replace(row, pushed=True)
-        self._row(row)
-
     def _work(self, name: str) -> None:
+        """Makes one target; its row is complete now or, where it is pushed, when that has ended."""
         begin = events.now()
+        try:
+            result, reason = self._decided(name, begin)
+            self._end_component(name)
+        except BaseException as bad:
+            self._row(Row(name, FAILED, failure_text(bad), round(events.now() - begin, 3), failure=bad))
+            raise
+        made = self.made[name]
+        names = tuple(reference.familiar for reference in made.names)
+        row = Row(name, result, reason, round(events.now() - begin, 3), made.descriptor.digest, names)
+        push = self.pushes.get(name)
+        if push is None:
+            self._row(row)
+        else:
+            push.add_done_callback(lambda ended: self._row(self._pushed(row, ended)))
+
+    def _decided(self, name: str, begin: float) -> tuple[str, str]:
+        """(what became of a target, why)."""
         verdict = self.planner.decide(name, self.made)
         decision = verdict.decision
         self.session.report(
             events.TargetDecided(time=begin, target=name, decision=decision.action, reason=decision.reason)
         )
-        result = self._make(verdict)
-        self._end_component(name)
-        made = self.made[name]
-        names = tuple(reference.familiar for reference in made.names)
-        self.rows[name] = Row(
-            name, result, decision.reason, round(events.now() - begin, 3), made.descriptor.digest, names
-        )
+        return self._make(verdict), decision.reason
+
+    def _pushed(self, row: Row, push: Future[None]) -> Row:
+        bad = CancelledBuild(self.session.cancel.reason or "stopped") if push.cancelled() else push.exception()
+        if bad is None:
+            return replace(row, pushed=True)
+        return replace(row, result=FAILED, reason=f"made, but not pushed: {failure_text(bad)}", failure=bad)
 
     def _component(self, name: str) -> str:
         return self.plan.shapes[name].target.component
@@ -161,6 +166,8 @@ class _Bake:
             self._tag(verdict.target, result.descriptor)
         self._done(verdict, result.descriptor, stored=stored)
         if action == SKIP:
+            if stored:
+                self.planner.results.remember(self.planner.place(verdict.target.name), result)
             return SKIPPED
         self._push(verdict, result)
         return PULLED if action == PULL else PUSHED
@@ -234,4 +241,4 @@ class _Bake:
             if self.planner.head(name) != descriptor.digest:
                 push_named(session.store, session.settings, session.report, name, descriptor, session.client)
         if result is not None:
-            results.publish(session.client, target.pushes[0], result)
+            results.publish(session.client, target.pushes[0], result, auto=target.auto_tag)

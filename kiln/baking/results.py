@@ -45,8 +45,11 @@ def key_tag(key: str) -> str:
     return f"kiln-{key[:40]}"
 
 
-def last_tag(tag: str) -> str:
-    """The tag under which a registry says what the image of another tag was made from; empty where that is too long."""
+def last_tag(tag: str, *, auto: bool = False) -> str:
+    """The tag under which a registry says what the image of another tag was made from, for `auto` that of any; empty where
+    that is too long."""
+    if auto:
+        return "kiln-last"
     return f"kiln-of-{tag}" if len(tag) <= 110 else ""
 
 
@@ -71,6 +74,12 @@ class Results:
         data = msgspec.json.encode(result)
         write_whole(self._path(result.key), data)
         write_whole(self._place(place), data)
+
+    def remember(self, place: str, result: Result) -> None:
+        """Makes a known result the last one of its target."""
+        data = msgspec.json.encode(result)
+        if read_whole(self._place(place)) != data:
+            write_whole(self._place(place), data)
 
     def _path(self, key: str) -> Path:
         return self._folder / key
@@ -102,14 +111,18 @@ def _decode(data: bytes | None) -> Result | None:
 
 
 def find(client: Client, name: Reference, tag: str) -> Result | None:
-    """The result that a registry keeps under a tag in the repository of a name, None where there is none."""
+    """The result that a registry keeps under a tag in the repository of a name, None where there is none or what is there
+    is none; raises `RegistryError`."""
     if not tag:
         return None
     place = replace(name, tag=tag, digest="")
     try:
         data, _ = client.get_manifest(place)
-        document = parse_manifest(data, str(place))
     except NotFoundError:
+        return None
+    try:
+        document = parse_manifest(data, str(place))
+    except KilnError:
         return None
     if not isinstance(document, Index) or len(document.manifests) != 1:
         return None
@@ -129,8 +142,7 @@ def _unpacked(text: str, descriptor: Descriptor) -> Result | None:
 
 def document_of(result: Result) -> bytes:
     """The index that stands for a result in a registry."""
-    plain = msgspec.structs.replace(result, names=[])
-    text = base64.b64encode(zlib.compress(msgspec.json.encode(plain), 6)).decode()
+    text = base64.b64encode(zlib.compress(msgspec.json.encode(result), 6)).decode()
     document: Mapping[str, object] = {
         "schemaVersion": 2, "mediaType": media.OCI_INDEX,
         "manifests": [msgspec.to_builtins(result.descriptor.plain())], "annotations": {_ANNOTATION: text},
@@ -138,9 +150,10 @@ def document_of(result: Result) -> bytes:
     return msgspec.json.encode(document)
 
 
-def publish(client: Client, name: Reference, result: Result) -> None:
-    """Puts a result beside its image: under its key, and as that which the name's tag was made from."""
-    data = document_of(result)
-    for tag in (key_tag(result.key), last_tag(name.tag)):
+def publish(client: Client, name: Reference, result: Result, *, auto: bool = False) -> None:
+    """Puts a result beside its image: under its key, and as that which the name's tag was made from. Only names that change
+    with time (`auto`) are told: other machines keep them."""
+    data = document_of(result if auto else msgspec.structs.replace(result, names=[]))
+    for tag in (key_tag(result.key), last_tag(name.tag, auto=auto)):
         if tag:
             client.put_manifest(replace(name, tag=tag, digest=""), data, media.OCI_INDEX)

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 
 class Session:
-    """One run of Kiln on one store; `close` ends the worker and saves what was learned."""
+    """One run of Kiln on one store; `close` ends the worker and saves what was learned. `error` says what went wrong in a run
+    that went on nevertheless."""
 
     def __init__(
         self, store: Store, settings: Settings, report: events.Report, cancel: Cancel, *, slots: int = 0
@@ -33,6 +34,7 @@ class Session:
         self.store, self.settings, self.report, self.cancel = store, settings, report, cancel
         self.build_id = f"{int(events.now())}-{secrets.token_hex(4)}"
         self.contexts = Contexts(store)
+        self.error = ""
         self._helper: Helper | None = None
         self.slots = threading.BoundedSemaphore(slots or max(2, os.cpu_count() or 2))
         self._images = {refresh: Images(store, settings, report, refresh=refresh) for refresh in (False, True)}
@@ -130,17 +132,18 @@ def open_session(
     """A session with a time limit (seconds, 0 for none); the last event says how it ended."""
     begin = events.now()
     counts = _Counts(report)
-    build_id = ""
+    build_id, error = "", ""
     try:
         with _time_limit(timeout, cancel), Store(settings.store_path) as store:
             cancel.holds(store.close)
             with Session(store, settings, counts, cancel, slots=slots) as session:
                 build_id = session.build_id
                 yield session
+                error = session.error
     except KilnError as bad:
         report(counts.finished(build_id, begin, str(bad)))
         raise
-    report(counts.finished(build_id, begin))
+    report(counts.finished(build_id, begin, error))
 
 
 class _Counts:

@@ -20,6 +20,7 @@ from kiln.cli.report import report_lines
 from kiln.cli.watch import Watched, run_watched
 from kiln.engine.cancel import Cancel
 from kiln.errors import CancelledBuild, KilnError, RunError
+from kiln.plan.outputs import Output
 from kiln.settings import Settings
 from kiln.store.files import write_whole
 
@@ -29,6 +30,7 @@ from kiln.store.files import write_whole
 @click.option("-j", "--jobs", type=click.IntRange(min=1), default=None, metavar="N", help="Targets made at once.")
 @click.option("--keep-going", is_flag=True, help="After a failure make what does not depend on it.")
 @click.option("--timeout", default="", metavar="TIME", help="Stop after this time (300, 90s, 15m).")
+@click.option("--load", is_flag=True, help="Load the images that are asked for into the Docker daemon.")
 @click.option("--metadata-file", default="", metavar="FILE", help="Write digests, names and reasons to a JSON file.")
 @click.option(
     "--progress",
@@ -66,6 +68,8 @@ def command(home: str, /, **given: Any) -> None:
 def _bake(given: dict[str, Any], config: Settings, report: events.Report, cancel: Cancel) -> tuple[Plan, Report]:
     with open_session(config, report, cancel, timeout=seconds_of("--timeout", given["timeout"])) as session:
         request = replace(read_request(given, config, cancel), keep_going=given["keep_going"], jobs=given["jobs"] or 0)
+        if given["load"]:
+            request = replace(request, outputs=(Output("docker"),))
         session.use_login(request.destination)
         _warn(session, request.collection.warnings)
         plan = load(request, session)

@@ -23,8 +23,8 @@ Command = Callable[..., Any]
 def collection_options(command: Command) -> Command:
     """PATH, TARGET and the options that choose and name targets."""
     options = [
-        click.argument("path", default="."),
-        click.argument("targets", nargs=-1, metavar="[TARGET]..."),
+        click.argument("words", nargs=-1, metavar="[PATH] [TARGET]..."),
+        click.option("-f", "--file", "files", multiple=True, metavar="FILE", help="A file that lists targets (many)."),
         click.option("--source", "kind", type=click.Choice(detect.KINDS), default=None,
                      help="What PATH is (default: found out)."),
         click.option("--push", is_flag=True, help="Push every image, not only those that say so."),
@@ -43,10 +43,11 @@ def collection_options(command: Command) -> Command:
 
 def read_request(given: dict[str, Any], settings: Settings, cancel: Cancel) -> Request:
     """The request of a command line; raises `UsageError`."""
-    collection = read_collection(given, settings, cancel)
+    place, words = read_place(given)
+    collection = detect.load(place, settings, cancel)
     return Request(
         collection=collection,
-        targets=tuple(word for text in given["targets"] for word in text.split(",") if word),
+        targets=tuple(word for text in words for word in text.split(",") if word),
         push=given["push"],
         destination=read_destination(given, collection),
         no_cache=given["no_cache"],
@@ -54,13 +55,27 @@ def read_request(given: dict[str, Any], settings: Settings, cancel: Cancel) -> R
     )
 
 
-def read_collection(given: dict[str, Any], settings: Settings, cancel: Cancel) -> Collection:
-    """The collection at PATH."""
+def read_place(given: dict[str, Any]) -> tuple[detect.Place, tuple[str, ...]]:
+    """(where targets are written, the words that name some of them). The first word is a path if there is something at it
+    that lists targets; else all of them name targets of the current folder."""
+    words: tuple[str, ...] = given["words"]
+    path = Path(".")
+    if words and not given["files"] and _is_place(words[0], given["kind"] or ""):
+        path, words = Path(words[0]), words[1:]
     place = detect.Place(
-        path=Path(given["path"]), kind=given["kind"] or "", variant=given["variant"],
+        path=path, files=tuple(map(Path, given["files"])), kind=given["kind"] or "", variant=given["variant"],
         config=Path(given["config"]) if given["config"] else None, sets=tuple(given["sets"]),
     )  # fmt: skip
-    return detect.load(place, settings, cancel)
+    return place, words
+
+
+def _is_place(word: str, kind: str) -> bool:
+    path = Path(word)
+    if path.is_file() or "/" in word or word in (".", ".."):
+        return True
+    if path.is_dir():
+        return bool(kind or detect.detect(path)) or not detect.detect(Path())
+    return not detect.detect(Path())
 
 
 def read_destination(given: dict[str, Any], collection: Collection) -> Destination:

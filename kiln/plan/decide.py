@@ -7,6 +7,7 @@ a change can be named.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -14,6 +15,8 @@ import msgspec
 
 BUILD, SKIP, PULL = "build", "skip", "pull"
 _SHORT = 8
+# A Dockerfile that is written in another file is called after its place there.
+_INLINE = re.compile(r":\d+$")
 _MOST_FILES = 2000
 
 
@@ -123,13 +126,13 @@ def shown(digest: str) -> str:
 def _lines(last: Facts, now: Facts) -> list[str]:
     if last.text == now.text:
         return []
-    name = now.source or "Dockerfile"
-    if last.source and last.source != now.source:
-        return [f"{name} is used instead of {last.source}"]
+    name, inline = _INLINE.subn("", now.source or "Dockerfile")
+    if last.source and _INLINE.sub("", last.source) != name:
+        return [f"{name} is used instead of {_INLINE.sub('', last.source)}"]
     pairs = zip(last.lines, now.lines, strict=False)
     shorter = min(len(last.lines), len(now.lines))
     number = next((index for index, (before, line) in enumerate(pairs, 1) if before != line), shorter + 1)
-    return [f"{name} line {number} changed"]
+    return [f"the Dockerfile in {name}, line {number} of it, changed" if inline else f"{name} line {number} changed"]
 
 
 def _arguments(last: Mapping[str, str], now: Mapping[str, str]) -> list[str]:

@@ -28,13 +28,14 @@ class Take:
 class Outline:
     """`images` are names in FROM, `--from` and `from=` that are no stages, in order; `arguments` the names of ARG; `takes`
     are files of contexts; `remotes` URLs and git repositories with their checksum or empty; `triggers` says whether the
-    result has ONBUILD instructions; `runs` whether a command runs."""
+    result has ONBUILD instructions, `fires` whether a stage has that another one stands on; `runs` whether a command runs."""
 
     images: list[str] = field(default_factory=list)
     arguments: set[str] = field(default_factory=set)
     takes: list[Take] = field(default_factory=list)
     remotes: list[tuple[str, str]] = field(default_factory=list)
     triggers: bool = False
+    fires: bool = False
     runs: bool = False
 
 
@@ -92,8 +93,9 @@ class _Reader:
             self._copy(item, vertex, values, complete)
         elif isinstance(item, Run):
             self._run(item, vertex, values)
-        elif isinstance(item, OnBuild) and vertex.stage.index == self.graph.target:
-            self.found.triggers = True
+        elif isinstance(item, OnBuild):
+            final = vertex.stage.index == self.graph.target
+            self.found.triggers, self.found.fires = self.found.triggers or final, self.found.fires or not final
 
     def _arg(self, item: Arg, values: dict[str, str]) -> None:
         for name, default in item.pairs:

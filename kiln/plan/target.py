@@ -58,7 +58,7 @@ class Target:
     `name` is unique in a plan, `place` says where the target is written. `tags` are its names in the store, `pushes` its
     names in registries (empty: it is not pushed). An `auto_tag` stands for a name that changes with time: an unchanged
     image keeps the one it has. `needs` are targets that come first. `image_args` are build arguments whose value is the
-    full name of another target's image. A target with `bootstrap` is made of packages, its program is empty.
+    full name of another target's image. A target with `bootstrap` is made of packages, its program says nothing.
     """
 
     name: str

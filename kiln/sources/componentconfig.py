@@ -2,68 +2,77 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from kiln.errors import UsageError
+from kiln.oci.reference import parse as parse_reference
+from kiln.sources import yamlplaces
 from kiln.sources.wish import Destination
 
-# File, path to the section, and the keys for prefix, domain, tag, username, password. The first file that exists counts.
+
+@dataclass(frozen=True, slots=True)
+class _Schema:
+    """A file, the section in it (a path of keys) and the names of prefix, domain, tag, user and password there."""
+
+    file: str
+    section: tuple[str, ...]
+    keys: tuple[str, str, str, str, str]
+
+
+# The first that is there counts.
+_LEGACY = ("docker-namespace", "docker-registry-domain", "docker-tag", "docker-username", "docker-password")
 _SCHEMAS = (
-    (
-        "cluster-configuration.yaml",
-        ("docker-registry-info", "cluster.docker-registry-info"),
-        ("docker-namespace", "docker-registry-domain", "docker-tag", "docker-username", "docker-password"),
-    ),
-    (
+    _Schema("cluster-configuration.yaml", ("docker-registry-info",), _LEGACY),
+    _Schema("cluster-configuration.yaml", ("cluster", "docker-registry-info"), _LEGACY),
+    _Schema(
         "services-configuration.yaml",
-        ("cluster.docker-registry",),
+        ("cluster", "docker-registry"),
         ("namespace", "domain", "tag", "username", "password"),
     ),
 )
 
 
 def read_destination(folder: Path | None) -> Destination:
-    """Where a configuration folder says that images go; raises `UsageError`."""
+    """Where a configuration folder says that images go; raises `UsageError` with file and line."""
     if folder is None:
         return Destination()
-    for name, sections, keys in _SCHEMAS:
-        path = folder / name
-        if path.is_file():
-            found = _section(path, sections)
-            if found is not None:
-                return _destination(found, keys, path)
-    names = " or ".join(name for name, _, _ in _SCHEMAS)
-    raise UsageError(f"has no {names} that says where images go", where=str(folder), hint="Name its folder with -c.")
+    for schema in _SCHEMAS:
+        path = folder / schema.file
+        section = _section(path, schema.section) if path.is_file() else None
+        if section is not None:
+            return _destination(section, schema.keys, path)
+    places = " or ".join(f"{schema.file} with {'.'.join(schema.section)}" for schema in (_SCHEMAS[0], _SCHEMAS[2]))
+    raise UsageError(f"has no {places}, so nobody knows where images go", where=str(folder))
 
 
-def _section(path: Path, sections: tuple[str, ...]) -> Mapping[str, object] | None:
-    import yaml
-
-    try:
-        document = yaml.load(path.read_bytes(), Loader=getattr(yaml, "CBaseLoader", yaml.BaseLoader))
-    except (yaml.YAMLError, OSError, UnicodeDecodeError, ValueError) as bad:
-        raise UsageError(f"cannot be read: {bad}", where=str(path)) from None
-    for section in sections:
-        found = document
-        for key in section.split("."):
-            found = found.get(key) if isinstance(found, dict) else None
-        if isinstance(found, dict):
-            return found
-    return None
+def _section(path: Path, keys: tuple[str, ...]) -> yamlplaces.Map | None:
+    found = yamlplaces.read(path)
+    for key in keys:
+        found = found.get(key) if isinstance(found, yamlplaces.Map) else None
+    return found if isinstance(found, yamlplaces.Map) else None
 
 
-def _destination(section: Mapping[str, object], keys: tuple[str, ...], path: Path) -> Destination:
+def _destination(section: yamlplaces.Map, keys: tuple[str, str, str, str, str], path: Path) -> Destination:
     namespace, domain, tag, username, password = (_text(section, key, path) for key in keys)
-    host = "" if domain == "public" else domain
-    prefix = "/".join(part.strip("/") for part in (host, namespace) if part)
+    host = "" if domain == "public" else domain.removeprefix("https://").removeprefix("http://")
+    prefix = "/".join(part for part in (host.strip("/"), namespace.strip("/")) if part)
+    wrong = _fault(f"{prefix or 'x.invalid'}/name:{tag or 'latest'}")
+    if wrong:
+        raise UsageError(f"images cannot be named like that: {wrong}", where=f"{path}:{section.line}")
     return Destination(prefix, tag, username, password)
 
 
-def _text(section: Mapping[str, object], key: str, path: Path) -> str:
+def _fault(name: str) -> str:
+    try:
+        parse_reference(name)
+    except UsageError as bad:
+        return bad.message
+    return ""
+
+
+def _text(section: yamlplaces.Map, key: str, path: Path) -> str:
     value = section.get(key)
-    if value is None:
-        return ""
-    if isinstance(value, dict | list | bool):
-        raise UsageError(f"{key} must be a text", where=str(path))
-    return str(value)
+    if isinstance(value, yamlplaces.Map | yamlplaces.Seq):
+        raise UsageError(f"{key} must be a text", where=f"{path}:{section.lines[key]}")
+    return value or ""

@@ -51,8 +51,7 @@ def load(root: Path, *, variant: str = "", config: Path | None = None) -> Collec
         kind="components",
         root=root,
         wishes=wishes,
-        aliases={name: tuple(image for image, _ in component.dockerfiles) for name, component in found.items()}
-        | images,
+        aliases=_aliases(found.values(), images),
         hooks={name: _hooks(component) for name, component in found.items()},
         destination=read_destination(config),
     )
@@ -68,12 +67,23 @@ def _folders(source: Path) -> list[Path]:
 
 def _read(folder: Path, variant: str) -> _Component:
     build = folder / "build"
-    names = set(os.listdir(build)) if build.is_dir() else set()
-    dockerfiles = sorted(name for name in names if name.endswith(SUFFIX) and (build / name).is_file())
+    names = _names(build)
+    dockerfiles = sorted(name for name in names if name.endswith(SUFFIX))
     chosen = [(image_name(name), build / name) for name in dockerfiles if _belongs(name, variant)]
     needs = [need for name in _DEPENDENCY_FILES if name in names for need in read_dependencies(build / name)]
     hooks = [build / name if name in names else None for name in ("build-pre.sh", "build-post.sh")]
     return _Component(folder.name, folder, tuple(chosen), tuple(dict(needs).items()), *hooks)
+
+
+def _names(build: Path) -> set[str]:
+    """The names of the files in a folder; none where there is no such folder."""
+    try:
+        with os.scandir(build) as entries:
+            return {entry.name for entry in entries if entry.is_file()}
+    except (FileNotFoundError, NotADirectoryError):
+        return set()
+    except OSError as bad:
+        raise UsageError(f"cannot be read: {bad.strerror}", where=str(build)) from bad
 
 
 def image_name(file: str) -> str:
@@ -89,9 +99,11 @@ def _belongs(file: str, variant: str) -> bool:
 def read_dependencies(path: Path) -> list[tuple[str, str]]:
     """(component, place) of each line of a dependency file; blank lines and comments are passed over."""
     try:
-        lines = path.read_text("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as bad:
-        raise UsageError(f"cannot be read: {bad}", where=str(path)) from bad
+        lines = path.read_text("utf-8-sig").split("\n")
+    except OSError as bad:
+        raise UsageError(f"cannot be read: {bad.strerror}", where=str(path)) from bad
+    except UnicodeDecodeError as bad:
+        raise UsageError("is not UTF-8", where=str(path)) from bad
     words = ((line.partition("#")[0].strip(), number) for number, line in enumerate(lines, 1))
     return [(word, f"{path}:{number}") for word, number in words if word]
 
@@ -133,8 +145,8 @@ def _shown(place: str, root: Path) -> str:
     return place.removeprefix(f"{root}/")
 
 
-def _images(components: Iterable[_Component], root: Path) -> dict[str, tuple[str, ...]]:
-    """Image name -> itself; raises `PlanError` where two Dockerfiles make one image."""
+def _images(components: Iterable[_Component], root: Path) -> dict[str, Path]:
+    """Image name -> its Dockerfile; raises `PlanError` where two Dockerfiles make one image."""
     places: dict[str, Path] = {}
     for component in components:
         for image, path in component.dockerfiles:
@@ -145,7 +157,17 @@ def _images(components: Iterable[_Component], root: Path) -> dict[str, tuple[str
                     where=_shown(str(path), root),
                     hint="Rename one, or choose one of several variants with --variant.",
                 )
-    return {image: (image,) for image in places}
+    return places
+
+
+def _aliases(components: Iterable[_Component], images: Mapping[str, Path]) -> dict[str, tuple[str, ...]]:
+    """What a name on the command line stands for: an image, all images of a component, or both where they share a name."""
+    found: dict[str, tuple[str, ...]] = {image: (image,) for image in images}
+    for component in components:
+        own = tuple(image for image, _ in component.dockerfiles)
+        if own:
+            found[component.name] = tuple(dict.fromkeys([*found.get(component.name, ()), *own]))
+    return found
 
 
 def _wishes(component: _Component, found: Mapping[str, _Component], root: Path) -> list[Wish]:
@@ -155,9 +177,15 @@ def _wishes(component: _Component, found: Mapping[str, _Component], root: Path) 
 
 def _images_of(name: str, found: Mapping[str, _Component]) -> list[str]:
     """The images of a component; of one that has none, those of what it needs itself."""
-    component = found[name]
-    own = [image for image, _ in component.dockerfiles]
-    return own or [image for need, _ in component.needs for image in _images_of(need, found)]
+    waiting, seen, images = [name], {name}, list[str]()
+    while waiting:
+        component = found[waiting.pop()]
+        images += [image for image, _ in component.dockerfiles]
+        if not component.dockerfiles:
+            fresh = [need for need, _ in component.needs if need not in seen]
+            seen.update(fresh)
+            waiting += fresh
+    return images
 
 
 def _wish(component: _Component, image: str, path: Path, needs: tuple[str, ...], root: Path) -> Wish:

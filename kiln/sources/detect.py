@@ -27,10 +27,12 @@ _COMPOSE = re.compile(r"^(docker-)?compose\b.*\.ya?ml$")
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where targets are written: `path` a file or folder; `kind` empty for what is found there. `config` is the folder of a
-    tree's configuration, `sets` are changes to targets of bake files (`target.key=value`)."""
+    """Where targets are written: `path` a file or folder, or `files` that belong together; `kind` empty for what is found
+    there. `config` is the folder of a tree's configuration, `sets` are changes to targets of bake files
+    (`target.key=value`)."""
 
     path: Path
+    files: tuple[Path, ...] = ()
     kind: str = ""
     variant: str = ""
     config: Path | None = None
@@ -39,9 +41,10 @@ class Place:
 
 def load(place: Place, settings: Settings, cancel: Cancel) -> Collection:
     """The collection of a place; raises `UsageError` where there is none."""
-    path = place.path.absolute()
-    if not path.exists():
-        raise UsageError("there is no such file or folder", where=str(place.path))
+    for given in place.files or (place.path,):
+        if not given.exists():
+            raise UsageError("there is no such file or folder", where=str(given))
+    path = (place.files[0] if place.files else place.path).absolute()
     kind = place.kind or detect(path)
     if not kind:
         raise UsageError(
@@ -53,11 +56,12 @@ def load(place: Place, settings: Settings, cancel: Cancel) -> Collection:
         raise UsageError("--set changes targets of bake and compose files only")
     if (place.variant or place.config) and kind != "components":
         raise UsageError("--variant and -c are for component trees", where=str(place.path))
+    files = [file.absolute() for file in place.files] or _files(path, kind)
     loaders: Mapping[str, Callable[[], Collection]] = {
-        "catalog": lambda: _catalog(_files(path, kind)[0], settings, cancel),
+        "catalog": lambda: _catalog(files[0], settings, cancel),
         "components": lambda: components.load(path, variant=place.variant, config=place.config),
-        "bake": lambda: _bake(_files(path, kind), settings, place.sets),
-        "compose": lambda: _compose(_files(path, kind), settings, place.sets),
+        "bake": lambda: _bake(files, settings, place.sets),
+        "compose": lambda: _compose(files, settings, place.sets),
     }
     return loaders[kind]()
 
@@ -80,7 +84,7 @@ def detect(path: Path) -> str:
 
 def _files(path: Path, kind: str) -> list[Path]:
     """The files of a kind: the one that was named, or those of a folder."""
-    if path.is_file():
+    if path.is_file() or kind == "components":
         return [path]
     found = [path / name for name in _FILES[kind] if (path / name).is_file()]
     if not found:

@@ -18,7 +18,8 @@ class Wish:
 
     The fields from `name` on are of targets that come many at once. `contexts` values are texts as `--build-context`
     takes them, or `target:NAME` for the image of another target. `mounts` are further contexts that appear below the
-    main one. `image_args` are build arguments whose value is the full name of another target's image.
+    main one. `image_args` are build arguments whose value is the full name of another target's image. `made_up` tags are the
+    target's own name, for want of others: they are pushed only below a prefix.
     """
 
     context: str
@@ -40,6 +41,7 @@ class Wish:
     inline: str | None = None
     tags: tuple[Reference, ...] = ()
     auto_tag: bool = False
+    made_up: bool = False
     push: bool = False
     enabled: bool = True
     needs: tuple[str, ...] = ()

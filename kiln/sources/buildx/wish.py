@@ -42,7 +42,7 @@ def make_wish(draft: Draft, base: Path, environment: Mapping[str, str], warnings
         network="default" if network == "sandbox" else network, no_cache=draft.flag("no-cache"),
         no_cache_stages=frozenset(name.lower() for name in draft.words("no-cache-filter")), pull=draft.flag("pull"),
         hosts=tuple(f"{name}:{address}" for name, address in draft.map("extra-hosts").items()), name=draft.name,
-        place=draft.place, inline=draft.text("dockerfile-inline") or None, tags=tags or _own_tag(draft.name), push=push,
+        place=draft.place, inline=draft.text("dockerfile-inline") or None, tags=tags or _own_tag(draft.name), made_up=not tags, push=push,
         needs=tuple(dict.fromkeys(text[7:] for text in contexts.values() if text.startswith("target:"))),
         annotations=_annotations(draft), outputs=outputs,
         cache_from=_caches(draft, "cache-from", base, warnings), cache_to=_caches(draft, "cache-to", base, warnings),
