@@ -1,25 +1,29 @@
 """The story: read what to build, decide, build in parallel, give it out, report.
 
-Command line, jobs and service call `run` for one target and `baking.many.bake` for a plan of them.
+Command line, jobs and service call `run` for one image, `run_many` for a collection of targets, `plan_many` to see what that
+would do.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from kiln import events
-from kiln.baking.making import Making, Manner
-from kiln.baking.publish import Published, Publisher, Wanted
-from kiln.baking.session import open_session
+from kiln.baking import loading, many, planning
+from kiln.baking.session import Session, open_session
 from kiln.engine.cancel import Cancel
 from kiln.oci.image import Image
 from kiln.oci.reference import Reference
 from kiln.plan.outputs import CachePlace, Output
 from kiln.settings import Settings
-from kiln.sources import dockerfile as dockerfile_source
-from kiln.sources.context import open_context
+from kiln.sources import detect
 from kiln.sources.wish import Wish
 from kiln.store.layer import Compression
+
+if TYPE_CHECKING:
+    from kiln.baking.making import Making
+    from kiln.baking.publish import Published
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +54,13 @@ class Outcome:
 
 def run(request: Request, settings: Settings, report: events.Report, cancel: Cancel | None = None) -> Outcome:
     """Builds a request; raises the `KilnError` that stopped it, after everything of it has ended."""
+    from kiln.baking.making import Making, Manner
+    from kiln.sources import dockerfile
+    from kiln.sources.context import open_context
+
     with open_session(settings, report, cancel or Cancel(), slots=request.jobs, timeout=request.timeout) as session:
         context = open_context(request.wish.context, session.store.scratch, settings, session.cancel)
-        target = replace(dockerfile_source.load(request.wish, context), cache_from=request.cache_from)
+        target = replace(dockerfile.load(request.wish, context), cache_from=request.cache_from)
         making = Making(session, target, Manner(request.compression, request.debug))
         images = making.images()
         session.cancel.check()
@@ -63,6 +71,8 @@ def run(request: Request, settings: Settings, report: events.Report, cancel: Can
 
 
 def _give_out(request: Request, making: Making, images: tuple[Image, ...]) -> Published | None:
+    from kiln.baking.publish import Publisher, Wanted
+
     own = frozenset(record.diff_id for record in making.records().values())
     wanted = Wanted(request.names, request.push, request.compression, request.annotations, making.epoch, own)
     publisher = Publisher(making.session.store, making.session.settings, making.session.report, wanted)
@@ -72,3 +82,60 @@ def _give_out(request: Request, making: Making, images: tuple[Image, ...]) -> Pu
     if request.push and all(output.type != "image" for output in request.outputs) and request.outputs:
         published = publisher.image(list(images), Output("image"))
     return published
+
+
+@dataclass(frozen=True, slots=True)
+class ManyRequest:
+    """A bake as it was asked for: where the targets are written, words that name some of them (none: the default). `registry`
+    and `tag` stand for what the collection itself says. `jobs` is how many targets may be made at once, `timeout` is
+    seconds, 0 for none."""
+
+    place: detect.Place
+    targets: tuple[str, ...] = ()
+    push: bool = False
+    registry: str = ""
+    tag: str = ""
+    outputs: tuple[Output, ...] = ()
+    no_cache: bool = False
+    pull: bool = False
+    keep_going: bool = False
+    jobs: int = 0
+    timeout: float = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ManyOutcome:
+    """What a bake gave: its plan and the report. What failed is in the report."""
+
+    plan: loading.Plan
+    report: many.Report
+
+
+def run_many(
+    request: ManyRequest, settings: Settings, report: events.Report, cancel: Cancel | None = None
+) -> ManyOutcome:
+    """Makes the targets of a collection; raises the `KilnError` that stopped it before anything was built."""
+    with open_session(settings, report, cancel or Cancel(), timeout=request.timeout) as session:
+        plan = _plan(request, session)
+        return ManyOutcome(plan, many.bake(plan, session))
+
+
+def plan_many(
+    request: ManyRequest, settings: Settings, report: events.Report, cancel: Cancel | None = None
+) -> list[planning.Planned]:
+    """What `run_many` would do, and why; raises what it would raise before it builds."""
+    with open_session(settings, report, cancel or Cancel(), timeout=request.timeout) as session:
+        return planning.decide_all(_plan(request, session), session)
+
+
+def _plan(request: ManyRequest, session: Session) -> loading.Plan:
+    collection = detect.load(request.place, session.settings, session.cancel)
+    for where, message in collection.warnings:
+        session.report(events.Warned(time=events.now(), message=message, where=where))
+    place = loading.destination_of(collection, request.registry, request.tag)
+    session.use_login(place)
+    wanted = loading.Request(
+        collection, request.targets, push=request.push, destination=place, outputs=request.outputs,
+        no_cache=request.no_cache, pull=request.pull, keep_going=request.keep_going, jobs=request.jobs,
+    )  # fmt: skip
+    return loading.load(wanted, session)

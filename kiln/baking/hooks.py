@@ -21,7 +21,6 @@ from kiln.errors import HookError
 
 _TAIL = 20
 _LINE = 1 << 16
-OVERLAY = "trusted" if os.geteuid() == 0 else "user"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +63,15 @@ class HookRunner:
             detail = "\n".join(f"    | {line}" for line in tail)
             raise HookError(f"the hook of {run.component} failed: {error}", where=shown, detail=detail, hint=run.after)
 
+    def hide_below(self, folder: Path) -> None:
+        """Marks a folder of a layer so that nothing of what lies below it in lower ones is seen; raises `HookError`."""
+        kind = "trusted" if os.geteuid() == 0 and self._can_overlay() else "user"
+        try:
+            os.setxattr(folder, f"{kind}.overlay.opaque", b"y")
+        except OSError as bad:
+            raise HookError(f"attributes cannot be set here: {bad.strerror}", where=str(self.session.store.root),
+                            hint="Have Kiln's home on a file system with extended attributes.") from bad  # fmt: skip
+
     def _start(self, run: Run, step: str, tail: deque[str]) -> int:
         argv = hook_argv(run.hook, self.root)
         run.upper.mkdir(parents=True)
@@ -74,7 +82,7 @@ class HookRunner:
             before = hookcopy.make_copy(self.root, run.layers, copy, without=self.session.store.root)
             code = self._process(self._order(argv, run, str(copy)), step, tail)
             if not code:
-                hookcopy.keep_changes(copy, before, run.upper, prefix=OVERLAY)
+                hookcopy.keep_changes(copy, before, run.upper, prefix="user")
             return code
         finally:
             shutil.rmtree(copy, ignore_errors=True)
@@ -116,7 +124,7 @@ class HookRunner:
         work.mkdir()
         return {
             "tree": str(self.root), "layers": [*map(str, run.layers), str(self.root)], "upper": str(run.upper),
-            "work": str(work), "root": OVERLAY == "trusted", "argv": argv, "env": self._environment(), "copy": copy,
+            "work": str(work), "root": os.geteuid() == 0, "argv": argv, "env": self._environment(), "copy": copy,
             "parent": os.getpid(),
         }  # fmt: skip
 

@@ -38,7 +38,6 @@ class Request:
     outputs: tuple[Output, ...] = ()
     keep_going: bool = False
     jobs: int = 0
-    timeout: float = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,6 +211,21 @@ def destination(name: Reference, place: Destination) -> Reference:
     own = replace(name, tag="", digest="")
     path = own.familiar if own.host == DEFAULT_HOST else own.repository
     return parse_reference(f"{place.prefix.rstrip('/')}/{path}:{place.tag or name.tag or 'latest'}")
+
+
+def destination_of(collection: Collection, registry: str, tag: str) -> Destination:
+    """Where images go: as a request says, else as the collection does; raises `UsageError` for what cannot be a name."""
+    place = collection.destination
+    if registry:
+        place = Destination(registry.removeprefix("https://").removeprefix("http://"), place.tag)
+    if tag:
+        place = replace(place, tag=tag)
+    if place.prefix or place.tag:
+        try:
+            parse_reference(f"{place.prefix or 'registry.invalid'}/name:{place.tag or 'latest'}")
+        except UsageError as bad:
+            raise UsageError(f"images cannot be named like that: {bad.message}", hint=bad.hint) from None
+    return place
 
 
 class _Names:

@@ -12,7 +12,7 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from kiln.baking.hooks import OVERLAY, HookRunner, Run
+from kiln.baking.hooks import HookRunner, Run
 from kiln.baking.session import Session
 from kiln.dockerfile import parser, reading
 from kiln.engine.files import Files
@@ -165,7 +165,7 @@ class Staging:
             target = folder / "dependency" / need
             target.mkdir(parents=True)
             if os.path.lexists(stage.hooks.folder / "dependency" / need):
-                os.setxattr(target, f"{OVERLAY}.overlay.opaque", b"y")
+                self.runner.hide_below(target)
             _write_out(self.session.contexts.files(self._needed(stage.hooks, need)), target)
 
     def _current(self, target: Target, stage: _Stage) -> Target:

@@ -9,10 +9,8 @@ from typing import Any
 import click
 import msgspec
 
-from kiln import events, settings
-from kiln.baking.loading import Plan, load
-from kiln.baking.many import Report, bake
-from kiln.baking.session import Session, open_session
+from kiln import bake, settings
+from kiln.baking.many import Report
 from kiln.cli.collection import collection_options, read_request
 from kiln.cli.options import seconds_of
 from kiln.cli.progress import display
@@ -21,7 +19,6 @@ from kiln.cli.watch import Watched, run_watched
 from kiln.engine.cancel import Cancel
 from kiln.errors import CancelledBuild, KilnError, RunError
 from kiln.plan.outputs import Output
-from kiln.settings import Settings
 from kiln.store.files import write_whole
 
 
@@ -48,14 +45,14 @@ def command(home: str, /, **given: Any) -> None:
     screen = display(kind, color=config.color)
     cancel = Cancel()
 
-    def work(report: events.Report) -> tuple[Plan, Report]:
-        return _bake(given, config, report, cancel)
-
+    request = _request(given)
+    work = Watched(lambda report: bake.run_many(request, config, report, cancel), screen, cancel)
     try:
-        plan, report = run_watched(Watched(work, screen, cancel))
+        outcome = run_watched(work)
     finally:
         screen.close()
-    _write_results(plan, report, given)
+    report = outcome.report
+    _write_results(outcome, given)
     if kind != "json":
         for line in report_lines(report, color=False):
             click.echo(line, err=True)
@@ -65,29 +62,20 @@ def command(home: str, /, **given: Any) -> None:
     _fail(report)
 
 
-def _bake(given: dict[str, Any], config: Settings, report: events.Report, cancel: Cancel) -> tuple[Plan, Report]:
-    with open_session(config, report, cancel, timeout=seconds_of("--timeout", given["timeout"])) as session:
-        request = replace(read_request(given, config, cancel), keep_going=given["keep_going"], jobs=given["jobs"] or 0)
-        if given["load"]:
-            request = replace(request, outputs=(Output("docker"),))
-        session.use_login(request.destination)
-        _warn(session, request.collection.warnings)
-        plan = load(request, session)
-        return plan, bake(plan, session)
-
-
-def _warn(session: Session, warnings: tuple[tuple[str, str], ...]) -> None:
-    for where, message in warnings:
-        session.report(events.Warned(time=events.now(), message=message, where=where))
+def _request(given: dict[str, Any]) -> bake.ManyRequest:
+    return replace(
+        read_request(given), keep_going=given["keep_going"], jobs=given["jobs"] or 0,
+        timeout=seconds_of("--timeout", given["timeout"]), outputs=(Output("docker"),) if given["load"] else (),
+    )  # fmt: skip
 
 
 def _names(report: Report) -> list[str]:
     return [row.names[0] for row in report.rows if row.is_good and row.names]
 
 
-def _write_results(plan: Plan, report: Report, given: dict[str, Any]) -> None:
+def _write_results(outcome: bake.ManyOutcome, given: dict[str, Any]) -> None:
     """The result file of a catalog and the metadata file: what is right now, also where something else failed."""
-    result = plan.request.collection.result
+    report, result = outcome.report, outcome.plan.request.collection.result
     if result is not None:
         write_whole(result, "".join(f"{name}\n" for name in _names(report)).encode())
     if given["metadata_file"]:

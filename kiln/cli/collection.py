@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
-from kiln.baking.loading import Request
-from kiln.engine.cancel import Cancel
-from kiln.errors import UsageError
-from kiln.oci.reference import parse as parse_reference
-from kiln.settings import Settings
+from kiln.bake import ManyRequest
 from kiln.sources import detect
-from kiln.sources.wish import Collection, Destination
 
 Command = Callable[..., Any]
 
@@ -41,18 +35,13 @@ def collection_options(command: Command) -> Command:
     return command
 
 
-def read_request(given: dict[str, Any], settings: Settings, cancel: Cancel) -> Request:
+def read_request(given: dict[str, Any]) -> ManyRequest:
     """The request of a command line; raises `UsageError`."""
     place, words = read_place(given)
-    collection = detect.load(place, settings, cancel)
-    return Request(
-        collection=collection,
-        targets=tuple(word for text in words for word in text.split(",") if word),
-        push=given["push"],
-        destination=read_destination(given, collection),
-        no_cache=given["no_cache"],
-        pull=given["pull"],
-    )
+    return ManyRequest(
+        place, targets=tuple(word for text in words for word in text.split(",") if word), push=given["push"],
+        registry=given["registry"], tag=given["tag"], no_cache=given["no_cache"], pull=given["pull"],
+    )  # fmt: skip
 
 
 def read_place(given: dict[str, Any]) -> tuple[detect.Place, tuple[str, ...]]:
@@ -76,18 +65,3 @@ def _is_place(word: str, kind: str) -> bool:
     if path.is_dir():
         return bool(kind or detect.detect(path)) or not detect.detect(Path())
     return not detect.detect(Path())
-
-
-def read_destination(given: dict[str, Any], collection: Collection) -> Destination:
-    """Where images go: as the command line says, else as the collection does."""
-    place = collection.destination
-    if given["registry"]:
-        place = Destination(given["registry"].removeprefix("https://").removeprefix("http://"), place.tag)
-    if given["tag"]:
-        place = replace(place, tag=given["tag"])
-    if place.prefix or place.tag:
-        try:
-            parse_reference(f"{place.prefix or 'x.invalid'}/name:{place.tag or 'latest'}")
-        except UsageError as bad:
-            raise UsageError(f"images cannot be named like that: {bad.message}") from None
-    return place

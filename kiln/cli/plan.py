@@ -7,10 +7,8 @@ from typing import Any
 
 import click
 
-from kiln import events, settings
-from kiln.baking.loading import load
-from kiln.baking.planning import Planned, decide_all
-from kiln.baking.session import open_session
+from kiln import bake, events, settings
+from kiln.baking.planning import Planned
 from kiln.cli.collection import collection_options, read_request
 from kiln.engine.cancel import Cancel
 from kiln.plan import drawing
@@ -29,12 +27,7 @@ def command(home: str, /, **given: Any) -> None:
     """Show what `kiln bake` would do with PATH, and why. Nothing is built."""
     config = settings.read(home=home)
     cancel = Cancel()
-    with open_session(config, _only_warnings, cancel) as session:
-        request = read_request(given, config, cancel)
-        session.use_login(request.destination)
-        for where, message in request.collection.warnings:
-            _only_warnings(events.Warned(time=events.now(), message=message, where=where))
-        planned = decide_all(load(request, session), session)
+    planned = bake.plan_many(read_request(given), config, _only_warnings, cancel)
     form = given["form"] or {".json": "json", ".dot": "dot", ".gv": "dot", ".svg": "svg"}.get(
         Path(given["output"]).suffix, "table"
     )
