@@ -6,6 +6,7 @@ would do.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -115,8 +116,10 @@ def run_many(
     request: ManyRequest, settings: Settings, report: events.Report, cancel: Cancel | None = None
 ) -> ManyOutcome:
     """Makes the targets of a collection; raises the `KilnError` that stopped it before anything was built."""
-    with open_session(settings, report, cancel or Cancel(), timeout=request.timeout) as session:
+    slots = max(request.jobs, os.cpu_count() or 2)
+    with open_session(settings, report, cancel or Cancel(), slots=slots, timeout=request.timeout) as session:
         plan = _plan(request, session)
+        session.report(events.PlanReady(time=events.now(), targets=len(plan.order.names)))
         return ManyOutcome(plan, many.bake(plan, session))
 
 

@@ -85,6 +85,12 @@ class ImageReady(Event, frozen=True, kw_only=True):
     size: int = 0
 
 
+class PlanReady(Event, frozen=True, kw_only=True):
+    """A plan is loaded and checked; `targets` is how many it has."""
+
+    targets: int
+
+
 class TargetDecided(Event, frozen=True, kw_only=True):
     """What is done for a target of a plan, and why; `decision` is build, skip or pull."""
 

@@ -14,6 +14,8 @@ from kiln.cli.progress import bytes_text, summary
 
 _MARKS = {"run": ("▸", "cyan"), "cached": ("=", "green"), "done": ("✓", "green"), "failed": ("✗", "red")}
 _OUTPUT_LINES = 6
+# A build of one image stays on the screen as a whole; of many, what a report after it does not tell.
+_MOST_ROWS, _NOTES = 60, 8
 
 
 class _Row:
@@ -53,6 +55,7 @@ class Tree:
         self._ended = False
         self._notes: list[Text] = []
         self._title = "Building"
+        self._known = self._targets = 0
         self._live = Live(console=self._console, refresh_per_second=8, get_renderable=self._draw)
         self._live.start()
 
@@ -82,17 +85,30 @@ class Tree:
         elif isinstance(event, events.ImageReady):
             pushed = " (pushed)" if event.pushed else ""
             self._notes.append(Text(f" ● {event.name or 'image'} {event.digest}{pushed}", style="bold"))
+        elif isinstance(event, events.PlanReady):
+            self._known = event.targets
+        elif isinstance(event, events.TargetFinished):
+            self._targets += 1
+            if event.error:
+                self._notes.append(Text(f" ✗ {event.target}: {event.error}", style="red"))
         elif isinstance(event, events.BuildFinished):
             self._title = summary(event)
 
     def _draw(self) -> Group:
         with self._lock:
             width = self._console.width
-            lines = [line for row in self._rows.values() for line in row.lines(width)]
-            room = max(5, self._console.height - 4 - len(self._notes))
+            rows = list(self._rows.values())
+            if self._ended and len(rows) > _MOST_ROWS:
+                rows = [row for row in rows if row.state == "failed"]
+            notes = self._notes if self._ended and len(self._notes) <= _MOST_ROWS else self._notes[-_NOTES:]
+            lines = [line for row in rows for line in row.lines(width)]
+            room = max(5, self._console.height - 4 - len(notes))
             if not self._ended and len(lines) > room:
                 lines = [Text(f"   … {len(lines) - room} lines above", style="dim"), *lines[-room:]]
-            return Group(Text(self._title, style="bold"), *lines, *self._notes)
+            return Group(Text(self._title + self._progress(), style="bold"), *lines, *notes)
+
+    def _progress(self) -> str:
+        return f" ({self._targets} of {self._known} targets)" if self._known and not self._ended else ""
 
     def close(self) -> None:
         """Draws everything once more and lets the terminal go."""
