@@ -22,7 +22,7 @@ from kiln.baking.staging import Staging
 from kiln.errors import KilnError, NotFoundError, RegistryError
 from kiln.oci.image import Descriptor
 from kiln.oci.reference import Reference
-from kiln.plan.decide import BUILD, PULL, SKIP, Decision, Facts, change, shown
+from kiln.plan.decide import BUILD, PULL, SKIP, Decision, Facts, change, readable, shown
 from kiln.plan.graph import make_graph
 from kiln.plan.target import Context, Target
 
@@ -145,7 +145,7 @@ class Planner:
             outside = {**self._bases(shape, made), **self._remotes(shape)}
             facts = facts_of(shape, self.look, outside, whole=self._whole(shape, made))
         except KilnError as bad:
-            return Verdict(target, Decision(BUILD, f"its inputs cannot be read: {bad}"))
+            return Verdict(target, Decision(BUILD, f"its inputs cannot be read: {readable(str(bad))}"))
         unsure = [name for name, version in facts.bases.items() if not version]
         if unsure:
             return Verdict(target, Decision(BUILD, f"`{unsure[0]}` may have changed: only fetching it tells"))

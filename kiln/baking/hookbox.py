@@ -97,7 +97,7 @@ def _run(order: dict[str, Any]) -> int:
         finally:
             os._exit(code)
     _, status = os.waitpid(pid, 0)
-    return os.waitstatus_to_exitcode(status) % 256
+    return _code(status)
 
 
 def _check_parent(order: dict[str, Any]) -> None:
@@ -116,7 +116,7 @@ def _first_process(order: dict[str, Any]) -> int:
     while True:
         pid, status = os.wait()
         if pid == child:
-            return os.waitstatus_to_exitcode(status) % 256
+            return _code(status)
 
 
 def _become_hook(order: dict[str, Any], folder: str) -> NoReturn:
@@ -130,6 +130,12 @@ def _become_hook(order: dict[str, Any], folder: str) -> NoReturn:
         sys.stderr.flush()
     finally:
         os._exit(127)
+
+
+def _code(status: int) -> int:
+    """As shells have it: 128 and the signal for what was killed."""
+    code = os.waitstatus_to_exitcode(status)
+    return code if code >= 0 else 128 - code
 
 
 def _run_in_copy(order: dict[str, Any]) -> int:
@@ -151,7 +157,7 @@ def _run_in_copy(order: dict[str, Any]) -> int:
         time.sleep(_POLL)
     with contextlib.suppress(OSError):
         os.killpg(pid, signal.SIGKILL)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) % 256
+    return _code(os.waitpid(pid, 0)[1])
 
 
 if __name__ == "__main__":

@@ -85,7 +85,7 @@ class HookRunner:
                 hookcopy.keep_changes(copy, before, run.upper, prefix="user")
             return code
         finally:
-            shutil.rmtree(copy, ignore_errors=True)
+            _remove(copy)
 
     def _can_overlay(self) -> bool:
         """Whether hooks can have overlays, found out by making one."""
@@ -150,6 +150,7 @@ class HookRunner:
             if process.poll() is None:
                 process.terminate()
                 process.wait()
+            _remove(Path(str(order["work"])))
         self.session.cancel.check()
         return code
 
@@ -159,6 +160,16 @@ class HookRunner:
             tail.append(shown)
             if step:
                 self.session.report(events.StepOutput(time=events.now(), step=step, text=shown))
+
+
+def _remove(top: Path) -> None:
+    """A folder of ours with everything in it, also what is closed for its owner: the kernel makes such in work folders."""
+    for above, folders, _ in os.walk(top):
+        for name in folders:
+            place = Path(above, name)
+            if not place.is_symlink():
+                place.chmod(0o700)
+    shutil.rmtree(top, ignore_errors=True)
 
 
 def _write(stream: IO[bytes], data: bytes) -> None:

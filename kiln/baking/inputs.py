@@ -14,7 +14,7 @@ from kiln.dockerfile.parser import Place
 from kiln.engine.files import Files
 from kiln.engine.select import Selection, select
 from kiln.oci.platform import Platform
-from kiln.plan.decide import Facts, bounded, digest_of, lines_of, short
+from kiln.plan.decide import Facts, bounded, digest_of, lines_of, readable, short
 from kiln.plan.graph import Graph
 from kiln.plan.outline import Outline, Take, outline
 from kiln.plan.target import Context, Target
@@ -84,7 +84,7 @@ def facts_of(shape: Shape, look: Look, bases: Mapping[str, str], *, whole: bool)
 
 def _source(name: str, root: Path) -> str:
     """A Dockerfile as people see it: its path from the root. A name without a folder stays what it is."""
-    return os.path.abspath(name).removeprefix(f"{root}/") if "/" in name else name
+    return readable(os.path.abspath(name).removeprefix(f"{root}/") if "/" in name else name)
 
 
 def _arguments(target: Target, found: Outline, whole: bool) -> dict[str, str]:
@@ -127,7 +127,7 @@ def _content(shape: Shape, look: Look, whole: bool) -> tuple[dict[str, str], str
             for item, fact in zip(selection.items, _facts(selection), strict=True):
                 hasher.update(fact)
                 if item.entry.kind != DIR:
-                    files[f"{place}{item.path or selection.name}"] = short(fact)
+                    files[readable(f"{place}{item.path or selection.name}")] = short(fact)
     return files, hasher.hexdigest()
 
 

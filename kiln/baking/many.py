@@ -239,6 +239,8 @@ class _Bake:
         for name in target.pushes:
             session.cancel.check()
             if self.planner.head(name) != descriptor.digest:
-                push_named(session.store, session.settings, session.report, name, descriptor, session.client)
+                push_named(
+                    session.store, session.settings, session.report, name, descriptor, session.client, asked=True
+                )
         if result is not None:
             results.publish(session.client, target.pushes[0], result, auto=target.auto_tag)

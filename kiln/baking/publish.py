@@ -178,8 +178,10 @@ def push_named(
     name: Reference,
     descriptor: Descriptor,
     client: Client | None = None,
+    asked: bool = False,
 ) -> str:
-    """Pushes an image of the store under a name, with events; returns its digest. Without a client it opens its own."""
+    """Pushes an image of the store under a name, with events; returns its digest. Without a client it opens its own;
+    `asked`: the name is known to stand for something else in the registry."""
     from kiln.registry.client import Client
     from kiln.registry.push import push
 
@@ -195,7 +197,7 @@ def push_named(
     sources = {digest: origins.repositories(digest, name.host) for digest in layers}
     try:
         with contextlib.nullcontext(client) if client else Client(settings) as open_client:
-            digest = push(open_client, store.blobs, name, descriptor, progress=progress, sources=sources)
+            digest = push(open_client, store.blobs, name, descriptor, progress=progress, sources=sources, asked=asked)
     except KilnError as bad:
         _pushed(report, step, title, begin, error=str(bad))
         raise

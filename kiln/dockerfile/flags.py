@@ -27,10 +27,15 @@ class Flags:
         return self.strings.get(name, "")
 
 
+_NONE = Flags()
+
+
 def read_flags(
     statement: Statement, *, strings: tuple[str, ...] = (), lists: tuple[str, ...] = (), bools: tuple[str, ...] = ()
 ) -> Flags:
     """The statement's flags; raises `DockerfileError` for one that the instruction does not have."""
+    if not statement.flags:
+        return _NONE
     flags = Flags()
     for word in statement.flags:
         name, equals, value = word.removeprefix("--").partition("=")

@@ -45,7 +45,7 @@ class Reference:
 
     def with_default_tag(self) -> Reference:
         """With the tag `latest` where there is neither tag nor digest."""
-        return self if self.tag or self.digest else replace(self, tag="latest")
+        return self if self.tag or self.digest else Reference(self.host, self.repository, "latest")
 
     def with_digest(self, digest: str) -> Reference:
         """The same repository by digest alone."""

@@ -16,6 +16,9 @@ import msgspec
 BUILD, SKIP, PULL = "build", "skip", "pull"
 _SHORT = 8
 # A Dockerfile that is written in another file is called after its place there.
+_REMOTE = re.compile(r"\w+://|git@")
+_DIGEST = re.compile(r"(?:\w+:)?[0-9a-f]{40}")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _INLINE = re.compile(r":\d+$")
 _MOST_FILES = 2000
 
@@ -72,6 +75,14 @@ def short(text: str | bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:_SHORT]
 
 
+def readable(text: str) -> str:
+    """A text from outside (a path, a message) as text: bytes that are none, and control characters, are written out."""
+    if text.isprintable():
+        return text
+    whole = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", whole)
+
+
 def lines_of(text: str) -> list[str]:
     """The short digests of a text's lines."""
     return [short(line) for line in text.split("\n")]
@@ -110,10 +121,12 @@ def _bases(last: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
     words = []
     for name, digest in now.items():
         before = last.get(name)
+        what = f"`{name}`" if _REMOTE.match(name) else f"base `{name}`"
         if before is None:
-            words.append(f"base `{name}` is new")
+            words.append(f"{what} is new")
         elif before != digest:
-            words.append(f"base `{name}` moved from {shown(before)} to {shown(digest)}")
+            moved = f"moved from {shown(before)} to {shown(digest)}"
+            words.append(f"{what} {moved if _DIGEST.match(digest) else 'changed'}")
     return words
 
 

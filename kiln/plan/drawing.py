@@ -76,17 +76,15 @@ def dot(nodes: Sequence[Node]) -> str:
     """A directed graph for Graphviz: an arrow leads from what is needed to what needs it."""
     lines = ["digraph plan {", "  rankdir=LR;", '  node [shape=box, style="rounded,filled", fontname="sans-serif"];']
     for node in nodes:
-        label = f"{node.name}\\n{node.decision}"
+        label = f'{_quoted(node.name)[:-1]}\\n{node.decision}"'
         color = _DOT_COLORS.get(node.decision, "white")
-        lines.append(
-            f'  {_quoted(node.name)} [label={_quoted(label)}, fillcolor="{color}", tooltip={_quoted(node.reason)}];'
-        )
+        lines.append(f'  {_quoted(node.name)} [label={label}, fillcolor="{color}", tooltip={_quoted(node.reason)}];')
     lines += [f"  {_quoted(need)} -> {_quoted(node.name)};" for node in nodes for need in node.needs]
     return "\n".join([*lines, "}"]) + "\n"
 
 
 def _quoted(text: str) -> str:
-    escaped = text.replace('"', '\\"').replace("\n", "\\n")
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
     return f'"{escaped}"'
 
 

@@ -82,7 +82,7 @@ class _Reader:
 
     def _instruction(self, item: Instruction, vertex: Vertex, values: dict[str, str], complete: bool) -> None:
         if isinstance(item, Arg):
-            self._arg(item, values)
+            self._arg(item, values, complete)
         elif isinstance(item, Env):
             fresh = {name: self._expand(value, values, complete, item) for name, value in item.pairs}
             for name, value in fresh.items():
@@ -97,12 +97,15 @@ class _Reader:
             final = vertex.stage.index == self.graph.target
             self.found.triggers, self.found.fires = self.found.triggers or final, self.found.fires or not final
 
-    def _arg(self, item: Arg, values: dict[str, str]) -> None:
+    def _arg(self, item: Arg, values: dict[str, str], complete: bool) -> None:
         for name, default in item.pairs:
             self.found.arguments.add(name)
             value = self.args.get(name)
             if value is None and default is not None:
-                value = self._expand(default, values, True, item)
+                value = self._expand(default, values, complete, item)
+                if value is None:
+                    values.pop(name, None)
+                    continue
             if value is None:
                 value = self.graph.global_args.get(name)
             if value is not None:

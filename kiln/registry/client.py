@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 from urllib.parse import urljoin, urlsplit
 
 import msgspec
@@ -22,13 +22,12 @@ from kiln.registry.verify import digest_like
 from kiln.settings import Settings
 
 if TYPE_CHECKING:
-    from kiln.registry.upload import OpenStream, Upload
+    from kiln.registry.upload import How, OpenStream, Upload
     from kiln.registry.wire import Response
 
 MANIFEST_LIMIT = 4 << 20
 _NEXT = re.compile(r'<([^>]*)>\s*;[^,]*\brel="?next"?')
 _MOST_PAGES = 10_000
-How = Literal["exists", "mounted", "uploaded"]
 
 
 class _Tags(msgspec.Struct):
@@ -157,7 +156,7 @@ class Client:
 
         meter = Meter(progress, descriptor.digest, descriptor.size)
         how: How = "exists"
-        if not self._is_there(ref, descriptor.digest):
+        if not self._is_known_there(ref, descriptor.digest, mount_from):
             with self.presence.upload(ref.host, descriptor.digest):
                 how = self._bring(
                     ref, Upload(self._transport, ref, descriptor, open_stream, meter), descriptor, mount_from
@@ -190,10 +189,15 @@ class Client:
                 yield response.read(MANIFEST_LIMIT)
                 target = _next_page(response, target)
 
-    def _is_there(self, ref: Reference, digest: str) -> bool:
-        """As `has_blob`, but asked with the rights to push: one token serves the whole upload."""
-        known = self.presence.has(ref.host, ref.repository, digest)
-        return known or self._has(ref, digest, auth.push(ref.repository))
+    def _is_known_there(self, ref: Reference, digest: str, mount_from: Sequence[str]) -> bool:
+        """Whether the repository has the blob. Where only others are known to have it, nothing is asked: mounting it from
+        there comes to the same, and is the next question anyway. Asked with the rights to push: one token serves all."""
+        if self.presence.has(ref.host, ref.repository, digest):
+            return True
+        others = {*self.presence.repositories(ref.host, digest), *mount_from}
+        if others and ref.repository not in others:
+            return False
+        return self._has(ref, digest, auth.push(ref.repository))
 
     def _bring(self, ref: Reference, upload: Upload, descriptor: Descriptor, mount_from: Sequence[str]) -> How:
         """Mounts or uploads, unless another thread did it in the meantime."""
@@ -201,9 +205,10 @@ class Client:
         if ref.repository in known:
             return "exists"
         sources = [name for name in dict.fromkeys([*known, *mount_from]) if name != ref.repository]
-        mounted = upload.run(sources)
+        scope = auth.push(ref.repository)
+        how = upload.run(sources, lambda: bool(sources) and self._has(ref, descriptor.digest, scope))
         self.presence.remember(ref.host, ref.repository, descriptor.digest)
-        return "mounted" if mounted else "uploaded"
+        return how
 
     def _has(self, ref: Reference, digest: str, scope: str) -> bool:
         target = f"/v2/{ref.repository}/blobs/{digest}"

@@ -28,17 +28,19 @@ def push(
     progress: Progress | None = None,
     sources: Mapping[str, Sequence[str]] | None = None,
     elsewhere: OpenBlob | None = None,
+    asked: bool = False,
 ) -> str:
     """Pushes an image or index from the store; returns its digest. A reference without a tag is pushed by digest alone.
 
     `sources` names, for a blob's digest, repositories of the same host to mount it from. `elsewhere(descriptor,
-    offset)` streams a blob that is not in the store (a layer that a lazy pull left in another registry).
+    offset)` streams a blob that is not in the store (a layer that a lazy pull left in another registry). `asked`: the
+    reference is known to name something else.
     Nothing is tagged unless everything is there. Raises `RegistryError`, `StoreError` for content that is missing here.
     """
     if ref.digest and ref.digest != root.digest:
         raise UsageError(f"{ref} cannot be what is pushed: that is {root.digest}", hint="Push to a tag instead.")
     tree = walk(root, lambda descriptor: blobs.get(descriptor.digest), str(ref))
-    if _is_pushed(client, ref, root):
+    if not asked and _is_pushed(client, ref, root):
         return root.digest
     content = _Content(blobs, elsewhere)
     send(client, ref, tree, content.open, lambda digest: (sources or {}).get(digest, ()), progress)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 from urllib.parse import quote, urljoin
 
 from kiln.errors import CorruptError, RegistryError
@@ -23,6 +23,7 @@ from kiln.registry.transport import Request, Transport, streamed
 if TYPE_CHECKING:
     from kiln.registry.wire import Response
 
+How = Literal["exists", "mounted", "uploaded"]
 OpenStream = Callable[[int], Iterator[bytes]]
 _MOST_MOUNTS = 3
 _LOST = frozenset({"BLOB_UPLOAD_UNKNOWN", "BLOB_UPLOAD_INVALID", "RANGE_INVALID"})
@@ -50,16 +51,19 @@ class Upload:
         self._open = open_stream
         self._meter = meter
 
-    def run(self, mount_from: Sequence[str]) -> bool:
-        """Brings the blob there; returns whether it was mounted rather than uploaded. Raises `RegistryError`."""
+    def run(self, mount_from: Sequence[str], is_there: Callable[[], bool]) -> How:
+        """Brings the blob there; returns how. `is_there` is asked before it is sent. Raises `RegistryError`."""
         session: _Session | None = None
         for source in mount_from[:_MOST_MOUNTS]:
             self._cancel(session)
             mounted, session = self._mount(source)
             if mounted:
-                return True
+                return "mounted"
+        if is_there():
+            self._cancel(session)
+            return "exists"
         self._send(session or self._begin())
-        return False
+        return "uploaded"
 
     def _mount(self, source: str) -> tuple[bool, _Session | None]:
         """(whether it was mounted, else the upload that the registry opened instead). A source that may not be read is
