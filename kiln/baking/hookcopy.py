@@ -15,7 +15,7 @@ from typing import TypeAlias
 
 from kiln.engine.views import OPAQUE
 
-# Of a folder only what belongs to itself: (mode, inode); of all else also size and times.
+# Of a folder its mode, of all else also inode, size and times.
 Mark: TypeAlias = tuple[int, ...]
 
 
@@ -119,26 +119,25 @@ def marks(folder: Path) -> dict[str, Mark]:
 
 
 def _mark(info: os.stat_result) -> Mark:
-    own = (info.st_mode, info.st_ino)
-    return own if stat.S_ISDIR(info.st_mode) else (*own, info.st_size, info.st_mtime_ns, info.st_ctime_ns)
+    if stat.S_ISDIR(info.st_mode):
+        return (info.st_mode,)
+    return (info.st_mode, info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns)
 
 
-def keep_changes(copy: Path, before: dict[str, Mark], upper: Path, *, prefix: str) -> None:
-    """Moves what changed in a copy into `upper`, an empty folder, in overlayfs's form; `prefix` is that of its attributes
-    (`trusted` or `user`)."""
+def keep_changes(copy: Path, before: dict[str, Mark], upper: Path) -> None:
+    """Moves what changed in a copy into `upper`, an empty folder, in overlayfs's form."""
     after = marks(copy)
     folders = {path: stat.S_IMODE(mark[0]) for path, mark in after.items() if stat.S_ISDIR(mark[0])}
     for path, mode in folders.items():
         os.chmod(copy / path, mode | 0o700)
     fresh = [path for path, mark in after.items() if before.get(path) != mark]
-    gone = [path for path in before if path not in after and _is_left(path, before, after)]
+    there = {"", *folders}
+    gone = [path for path in before if path not in after and path.rpartition("/")[0] in there]
     made = sorted(
         {above for path in [*fresh, *gone] for above in _above(path)} | {path for path in fresh if path in folders}
     )
     for path in made:
         (upper / path).mkdir()
-        if path in before and before[path][1] != after[path][1]:
-            os.setxattr(upper / path, f"{prefix}.overlay.opaque", b"y")
     for path in fresh:
         if path not in folders:
             (copy / path).rename(upper / path)
@@ -151,12 +150,6 @@ def keep_changes(copy: Path, before: dict[str, Mark], upper: Path, *, prefix: st
 def _above(path: str) -> Iterator[str]:
     while path := path.rpartition("/")[0]:
         yield path
-
-
-def _is_left(path: str, before: dict[str, Mark], after: dict[str, Mark]) -> bool:
-    """Whether the folder of something that went away is still the same folder: else the folder says it all."""
-    above = path.rpartition("/")[0]
-    return not above or (above in after and after[above][1] == before[above][1] and stat.S_ISDIR(after[above][0]))
 
 
 def _is_folder(path: str) -> bool:

@@ -82,7 +82,7 @@ class HookRunner:
             before = hookcopy.make_copy(self.root, run.layers, copy, without=self.session.store.root)
             code = self._process(self._order(argv, run, str(copy)), step, tail)
             if not code:
-                hookcopy.keep_changes(copy, before, run.upper, prefix="user")
+                hookcopy.keep_changes(copy, before, run.upper)
             return code
         finally:
             _remove(copy)

@@ -15,6 +15,7 @@ from kiln.oci.reference import DEFAULT_HOST, Reference
 from kiln.oci.reference import parse as parse_reference
 from kiln.plan.graph import make_graph
 from kiln.plan.order import Node, Order, check_duplicates, make_order
+from kiln.plan.outline import merged
 from kiln.plan.outputs import Output
 from kiln.plan.target import Context, Target
 from kiln.sources import dockerfile as dockerfile_source
@@ -112,6 +113,8 @@ class _Loader:
         shape = shapes[0]
         links = {name: need for one in shapes for name in one.outline.images if (need := self._link(target, name))}
         links |= {name: context.reference for name, context in target.contexts.items() if context.kind == "target"}
+        if len(shapes) > 1:
+            shape = replace(shape, outline=merged([one.outline for one in shapes]))
         if links:
             contexts = {name: Context("target", reference=need, name=name) for name, need in links.items()}
             shape = replace(shape, target=replace(target, contexts={**target.contexts, **contexts}))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import time
 import zlib
 from collections.abc import Mapping
 from dataclasses import replace
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from kiln.errors import KilnError, NotFoundError, StoreError
+from kiln.errors import KilnError, NotFoundError, RegistryError, StoreError
 from kiln.oci import media
 from kiln.oci.image import Descriptor, Index, parse_manifest
 from kiln.oci.reference import Reference
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 _ANNOTATION = "vnd.kiln.record.v1"
 _MOST_BYTES = 8 << 20
+_PAUSES = (0.1, 0.5, 2.0)
 
 
 class Result(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -156,4 +158,17 @@ def publish(client: Client, name: Reference, result: Result, *, auto: bool = Fal
     data = document_of(result if auto else msgspec.structs.replace(result, names=[]))
     for tag in (key_tag(result.key), last_tag(name.tag, auto=auto)):
         if tag:
-            client.put_manifest(replace(name, tag=tag, digest=""), data, media.OCI_INDEX)
+            _put(client, replace(name, tag=tag, digest=""), data)
+
+
+def _put(client: Client, place: Reference, data: bytes) -> None:
+    """A registry that is just being given the same image by somebody else may for a moment not have it (400)."""
+    for pause in _PAUSES:
+        try:
+            client.put_manifest(place, data, media.OCI_INDEX)
+            return
+        except RegistryError as bad:
+            if bad.status != 400:
+                raise
+        time.sleep(pause)
+    client.put_manifest(place, data, media.OCI_INDEX)

@@ -108,13 +108,14 @@ def _lines(left: list[str]) -> list[str]:
 
 
 def _chosen(tree: Collection, wanted: list[str]) -> list[str]:
-    """The names of the tree's images that are wanted; a component stands for all of its images."""
-    known = list(dict.fromkeys(wish.name for wish in tree.wishes))
+    """The names of the tree's images that are wanted; a component that is no image stands for all of its images."""
+    known = {wish.name: (wish.name,) for wish in tree.wishes}
     for word in wanted:
-        if word not in tree.aliases:
-            hint = did_you_mean(word, known) or f"Images are {', '.join(known)}."
+        if word not in known and word not in tree.aliases:
+            hint = did_you_mean(word, list(known)) or f"Images are {', '.join(known)}."
             raise UsageError(f"the tree has no image {word!r}", where=str(tree.root), hint=hint)
-    return list(dict.fromkeys(name for word in wanted for name in tree.aliases[word])) if wanted else known
+    found = [name for word in wanted for name in known.get(word) or tree.aliases[word]]
+    return list(dict.fromkeys(found)) if wanted else list(known)
 
 
 def _image(store: Store, name: str, place: Destination) -> tuple[Reference, Descriptor]:

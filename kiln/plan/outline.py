@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from kiln.dockerfile.instructions import Arg, Copy, Env, Instruction, OnBuild, Program, Run
@@ -37,6 +37,16 @@ class Outline:
     triggers: bool = False
     fires: bool = False
     runs: bool = False
+
+
+def merged(outlines: Sequence[Outline]) -> Outline:
+    """What a target takes for all of its platforms; images are those of the first."""
+    first = outlines[0]
+    for other in outlines[1:]:
+        first.takes += [take for take in other.takes if take not in first.takes]
+        first.remotes += [remote for remote in other.remotes if remote not in first.remotes]
+        first.arguments |= other.arguments
+    return first
 
 
 def outline(program: Program, graph: Graph, args: Mapping[str, str], folders: frozenset[str] = frozenset()) -> Outline:

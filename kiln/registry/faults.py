@@ -71,13 +71,15 @@ def _meaning(status: int, what: str) -> str:
 
 
 def _said(body: bytes) -> tuple[str, str]:
-    """(first error code, all errors in words); text that is not the specification's JSON is shown as it is."""
+    """(the error code, all errors in words); text that is not the specification's JSON is shown as it is. Of several codes
+    the one that says what is missing counts, else the first."""
     import msgspec
 
     try:
         entries = msgspec.json.decode(body)["errors"]
         described = [_entry(entry) for entry in entries if isinstance(entry, dict)]
-        code = str(entries[0].get("code", "")) if entries else ""
+        codes = [str(entry.get("code", "")) for entry in entries]
+        code = next((found for found in codes if found.endswith("_UNKNOWN")), next(iter(codes), ""))
     except (msgspec.MsgspecError, KeyError, TypeError, AttributeError, IndexError, UnicodeDecodeError):
         return "", printable(body.decode("utf-8", "replace")) if b"<" not in body[:200] else ""
     return printable(code), printable("; ".join(described))

@@ -71,8 +71,14 @@ def _read(folder: Path, variant: str) -> _Component:
     dockerfiles = sorted(name for name in names if name.endswith(SUFFIX))
     chosen = [(image_name(name), build / name) for name in dockerfiles if _belongs(name, variant)]
     needs = [need for name in _DEPENDENCY_FILES if name in names for need in read_dependencies(build / name)]
+    if dockerfiles and not _is_text(folder.name):
+        raise UsageError("a component's name has to be UTF-8", where=repr(os.fsencode(folder))[2:-1])
     hooks = [build / name if name in names else None for name in ("build-pre.sh", "build-post.sh")]
     return _Component(folder.name, folder, tuple(chosen), tuple(dict(needs).items()), *hooks)
+
+
+def _is_text(name: str) -> bool:
+    return name.encode("utf-8", "replace") == os.fsencode(name)
 
 
 def _names(build: Path) -> set[str]:

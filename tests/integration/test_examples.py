@@ -42,6 +42,11 @@ def bundle(home: Path, registry, tmp_path: Path, example: str, change) -> Path:
     """Builds and pushes an example; returns a bundle for runc made by the other tools from what the registry has."""
     name = f"{registry.host}/examples/{example}:1"
     kiln(home, "build", "-t", name, "--push", "--progress", "plain", str(EXAMPLES / example))
+    return unpacked(name, tmp_path, change)
+
+
+def unpacked(name: str, tmp_path: Path, change) -> Path:
+    """A bundle for runc of an image in the registry."""
     layout = tmp_path / "oci"
     pull = [
         "skopeo",
@@ -79,6 +84,34 @@ def test_python_app(home, registry, tmp_path):
     folder = bundle(home, registry, tmp_path, "python-app", lambda config: None)
     done = subprocess.run(runc(folder, tmp_path), capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout == "Hello from a Python app made by Kiln (8 words, user 65534, port 8000)\n"
+
+
+def test_catalog(home, registry, tmp_path, monkeypatch):
+    """Six images made together; a changed text builds what stands on it; what comes out the same is not pushed again."""
+    monkeypatch.setenv("REGISTRY", registry.host)
+    place = shutil.copytree(EXAMPLES / "catalog", tmp_path / "catalog")
+    assert decisions(home, place) == dict.fromkeys(GREETERS, "build")
+    kiln(home, "bake", "--progress", "plain", str(place))
+    names = [f"{registry.host}/examples/{name}:1" for name in ("greeter-en", "greeter-de", "greeter-zh", "choir")]
+    assert (place / "names.txt").read_text().split() == ["ground:1", "texts:1", *names]
+    folder = unpacked(names[-1], tmp_path, lambda config: None)
+    done = subprocess.run(runc(folder, tmp_path), capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "de: Guten Morgen\nen: Good morning\nzh: 早上好\n"
+    assert decisions(home, place) == dict.fromkeys(GREETERS, "skip")
+    (place / "texts" / "de.txt").write_text("Moin\n")
+    report = json.loads(kiln(home, "plan", "--format", "json", str(place)))["targets"]
+    assert {target["name"]: target["reason"] for target in report}["texts"] == "`texts/de.txt` changed"
+    kiln(home, "bake", "--progress", "plain", "--metadata-file", str(tmp_path / "made"), str(place))
+    made = {name: facts["kiln.result"] for name, facts in json.loads((tmp_path / "made").read_text()).items()}
+    assert made == {**dict.fromkeys(GREETERS, "built"), "ground": "skipped"}
+
+
+GREETERS = ("ground", "texts", "greeter-en", "greeter-de", "greeter-zh", "choir")
+
+
+def decisions(home: Path, place: Path) -> dict[str, str]:
+    targets = json.loads(kiln(home, "plan", "--format", "json", str(place)))["targets"]
+    return {target["name"]: target["decision"] for target in targets}
 
 
 def test_static_site(home, registry, tmp_path):

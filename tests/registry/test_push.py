@@ -115,6 +115,14 @@ def test_blobs_that_the_registry_lost_are_brought_again(fake, client, blobs, app
     assert fake.count("PUT", "/manifests/") == 1 + 2 + 2
 
 
+def test_a_missing_blob_among_several_errors(fake, client, blobs, app):
+    """As docker-registry says it, of a blob that somebody else is just bringing."""
+    body = b'{"errors":[{"code":"DIGEST_INVALID"},{"code":"MANIFEST_BLOB_UNKNOWN"}]}'
+    fake.on("PUT", "/manifests/", lambda h: (h.body(), h.answer(400, body)))
+    push(client, blobs, app, image(blobs, b"x"))
+    assert fake.count("PUT", "/manifests/") == 2
+
+
 def test_sha512_blob(fake, client, blobs, app):
     data = noise(1000)
     digest = "sha512:" + hashlib.sha512(data).hexdigest()

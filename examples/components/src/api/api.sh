@@ -1,0 +1,2 @@
+. /srv/lib/greet.sh
+greet api

@@ -1,0 +1,4 @@
+# Shared by the components that name `common` in their build/component.dep.
+greet() {
+    echo "$1 speaks, version $(cat /srv/NUMBER)"
+}
