@@ -15,7 +15,7 @@ from kiln.baking.loading import Plan
 from kiln.baking.results import Result
 from kiln.baking.schedule import Schedule, failure_text
 from kiln.baking.session import Session
-from kiln.errors import CancelledBuild, StoreError
+from kiln.errors import CancelledBuild, RegistryError, StoreError
 from kiln.oci.image import Descriptor, Image
 from kiln.oci.platform import Platform
 from kiln.oci.reference import Reference
@@ -72,6 +72,7 @@ class _Bake:
         self.rows: dict[str, Row] = {}
         self.pushes: dict[str, Future[None]] = {}
         self.pool = ThreadPoolExecutor(_PUSHES, thread_name_prefix="kiln-push")
+        self.lost: set[str] = set()
         self.lock = threading.Lock()
         self.known = session.store.layout.names()
         self.left = Counter(self._component(name) for name in plan.order.names)
@@ -132,7 +133,10 @@ class _Bake:
         self.session.report(
             events.TargetDecided(time=begin, target=name, decision=decision.action, reason=decision.reason)
         )
-        return self._make(verdict), decision.reason
+        before = self.planner.results.last(self.planner.place(name)) if decision.builds else None
+        result = self._make(verdict)
+        same = before is not None and before.descriptor.digest == self.made[name].descriptor.digest
+        return result, f"{decision.reason}; it came out the same" if same else decision.reason
 
     def _pushed(self, row: Row, push: Future[None]) -> Row:
         bad = CancelledBuild(self.session.cancel.reason or "stopped") if push.cancelled() else push.exception()
@@ -233,14 +237,24 @@ class _Bake:
             self.pushes[verdict.target.name] = self.pool.submit(self._send, verdict.target, descriptor, result)
 
     def _send(self, target: Target, descriptor: Descriptor, result: Result | None) -> None:
-        from kiln.baking.publish import push_named
-
         session = self.session
         for name in target.pushes:
             session.cancel.check()
+            if name.host in self.lost:
+                raise RegistryError("is not asked again: it did not answer an earlier push", where=name.host)
             if self.planner.head(name) != descriptor.digest:
-                push_named(
-                    session.store, session.settings, session.report, name, descriptor, session.client, asked=True
-                )
+                self._send_to(name, descriptor)
         if result is not None:
             results.publish(session.client, target.pushes[0], result, auto=target.auto_tag)
+
+    def _send_to(self, name: Reference, descriptor: Descriptor) -> None:
+        from kiln.baking.publish import push_named
+        from kiln.registry.faults import TransientError
+
+        session = self.session
+        try:
+            push_named(session.store, session.settings, session.report, name, descriptor, session.client, asked=True)
+        except RegistryError as bad:
+            if isinstance(bad, TransientError) and not bad.status:
+                self.lost.add(name.host)
+            raise

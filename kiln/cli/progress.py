@@ -97,11 +97,22 @@ class Json:
         self._out = out
 
     def __call__(self, event: events.Event) -> None:
-        self._out.write(msgspec.json.encode(msgspec.to_builtins(event)).decode("utf-8", "replace") + "\n")
+        self._out.write(_json(event) + "\n")
         self._out.flush()
 
     def close(self) -> None:
         self._out.flush()
+
+
+def _json(event: events.Event) -> str:
+    """An event as one line; bytes of names that are no text become escapes."""
+    value = msgspec.to_builtins(event)
+    try:
+        return msgspec.json.encode(value).decode()
+    except UnicodeEncodeError:
+        import json
+
+        return json.dumps(value, ensure_ascii=False).encode("utf-8", "backslashreplace").decode()
 
 
 class Quiet:

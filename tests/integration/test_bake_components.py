@@ -341,6 +341,7 @@ def test_a_tree_of_a_real_size(kiln, registry, tmp_path):
 def test_the_example(kiln, tmp_path):
     tree = Tree(tmp_path / "tree")
     shutil.copytree(EXAMPLE, tree.root)
+    kiln.run("tag", "base", "debian:bookworm")
     before = listing(tree.root)
     ended = bake(kiln, tree)
     assert fates(ended.err) == dict.fromkeys(["base-tools", "api", "web", "web-mirror", "docs"], "built")
