@@ -62,7 +62,7 @@ def run(request: Request, settings: Settings, report: events.Report, cancel: Can
     with open_session(settings, report, cancel or Cancel(), slots=request.jobs, timeout=request.timeout) as session:
         context = open_context(request.wish.context, session.store.scratch, settings, session.cancel)
         target = replace(dockerfile.load(request.wish, context), cache_from=request.cache_from)
-        making = Making(session, target, Manner(request.compression, request.debug))
+        making = Making(session, target, Manner(request.compression, request.debug, lazy=_is_only_pushed(request)))
         images = making.images()
         session.cancel.check()
         published = _give_out(request, making, images)
@@ -71,12 +71,19 @@ def run(request: Request, settings: Settings, report: events.Report, cancel: Can
         return Outcome(session.build_id, images, published)
 
 
+def _is_only_pushed(request: Request) -> bool:
+    """Whether nothing but a registry gets the image: then base layers need not come here."""
+    pushed = request.push or any(output.flag("push") for output in request.outputs)
+    return pushed and all(output.type == "image" for output in request.outputs) and not request.cache_to
+
+
 def _give_out(request: Request, making: Making, images: tuple[Image, ...]) -> Published | None:
     from kiln.baking.publish import Publisher, Wanted
 
     own = frozenset(record.diff_id for record in making.records().values())
     wanted = Wanted(request.names, request.push, request.compression, request.annotations, making.epoch, own)
-    publisher = Publisher(making.session.store, making.session.settings, making.session.report, wanted)
+    session = making.session
+    publisher = Publisher(session.store, session.settings, session.report, wanted, session.elsewhere.stream)
     published: Published | None = None
     for output in request.outputs or (Output("image"),):
         published = publisher.give(list(images), output) or published

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kiln import events
+from kiln.baking.elsewhere import Elsewhere
 from kiln.errors import DockerfileError, KilnError, NotFoundError, StoreError, UsageError
 from kiln.oci import media
 from kiln.oci.digest import sha256
@@ -24,12 +25,14 @@ from kiln.store.store import Store
 
 @dataclass(frozen=True, slots=True)
 class Images:
-    """Finds images for a build. `refresh`: ask the registry even for names that the store has (`--pull`)."""
+    """Finds images for a build. `refresh`: ask the registry even for names that the store has (`--pull`). With `elsewhere`
+    layers stay in their registry until something reads them."""
 
     store: Store
     settings: Settings
     report: events.Report
     refresh: bool = False
+    elsewhere: Elsewhere | None = None
     locks: dict[str, threading.Lock] = field(default_factory=dict)
     found: dict[tuple[str, Platform], Image] = field(default_factory=dict)
 
@@ -81,11 +84,23 @@ class Images:
             found = self.stored(reference, platform)
             if found is not None:
                 return found
+        if self.elsewhere is not None:
+            return self._known(reference, platform, self.elsewhere)
         descriptor = self.pull(reference, platform)
         image = self.store.layout.image(descriptor, None)
         if image is None:
             raise NotFoundError("the image has nothing for this platform", where=str(reference))
         return image[1]
+
+    def _known(self, reference: Reference, platform: Platform, elsewhere: Elsewhere) -> Image:
+        """The image without its layers; where to get those is remembered."""
+        _, image = self.resolve(reference.familiar, platform)
+        elsewhere.know(reference, image.layers)
+        origins = Origins(self.store.root)
+        for diff_id, layer in zip(image.diff_ids, image.layers, strict=True):
+            origins.add(layer.digest, reference.host, reference.repository)
+            self.store.layers.add_blob(diff_id, layer)
+        return image
 
     def stored(self, reference: Reference, platform: Platform) -> Image | None:
         """The image as the store has it, whole and counted as used, or None."""

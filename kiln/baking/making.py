@@ -35,11 +35,13 @@ _MAX_SECRET = 500 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Manner:
-    """How a target is made, beside what it says itself: `prefix` stands before its steps' names."""
+    """How a target is made, beside what it says itself: `prefix` stands before its steps' names. `lazy` leaves layers of base
+    images that nothing reads in their registry: for images that are only pushed."""
 
     compression: Compression = Compression()
     debug: bool = False
     prefix: str = ""
+    lazy: bool = False
 
 
 def no_targets(name: str, platform: Platform) -> Image:
@@ -142,8 +144,8 @@ class Making:
             return clone(parse_git(address), scratch, settings, cancel, keep_git=bool(keep), checksum=checksum)
 
         return Doors(
-            session.images(refresh=target.pull).find, session.contexts.files, url, git, shared.get, self._secret,
-            lambda identity: session.agent(target.ssh[identity]), self.image_of,
+            session.images(refresh=target.pull, lazy=self.manner.lazy).find, session.contexts.files, url, git, shared.get,
+            self._secret, lambda identity: session.agent(target.ssh[identity]), self.image_of, session.elsewhere.bring,
         )  # fmt: skip
 
     def _secret(self, secret: Secret) -> bytes:

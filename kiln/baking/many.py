@@ -253,7 +253,10 @@ class _Bake:
 
         session = self.session
         try:
-            push_named(session.store, session.settings, session.report, name, descriptor, session.client, asked=True)
+            push_named(
+                session.store, session.settings, session.report, name, descriptor, session.client, asked=True,
+                elsewhere=session.elsewhere.stream,
+            )  # fmt: skip
         except RegistryError as bad:
             if isinstance(bad, TransientError) and not bad.status:
                 self.lost.add(name.host)

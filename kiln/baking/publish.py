@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -54,8 +54,16 @@ class Published:
 class Publisher:
     """Gives finished images out, one output after the other."""
 
-    def __init__(self, store: Store, settings: Settings, report: events.Report, wanted: Wanted) -> None:
+    def __init__(
+        self,
+        store: Store,
+        settings: Settings,
+        report: events.Report,
+        wanted: Wanted,
+        elsewhere: Callable[[Descriptor, int], Iterator[bytes]] | None = None,
+    ) -> None:
         self.store, self.settings, self.report, self.wanted = store, settings, report, wanted
+        self.elsewhere = elsewhere
 
     def image(self, images: list[Image], output: Output) -> Published:
         """Into the store, under its names, and to the registry if that is asked for."""
@@ -113,7 +121,7 @@ class Publisher:
         return Image(config, tuple(descriptor for _, descriptor in layers))
 
     def _push(self, name: Reference, descriptor: Descriptor) -> None:
-        push_named(self.store, self.settings, self.report, name, descriptor)
+        push_named(self.store, self.settings, self.report, name, descriptor, elsewhere=self.elsewhere)
 
     def give(self, images: list[Image], output: Output) -> Published | None:
         """One output, of whatever type; None where it has no manifest (files)."""
@@ -179,9 +187,11 @@ def push_named(
     descriptor: Descriptor,
     client: Client | None = None,
     asked: bool = False,
+    elsewhere: Callable[[Descriptor, int], Iterator[bytes]] | None = None,
 ) -> str:
     """Pushes an image of the store under a name, with events; returns its digest. Without a client it opens its own;
-    `asked`: the name is known to stand for something else in the registry."""
+    `asked`: the name is known to stand for something else in the registry; `elsewhere(layer, offset)` streams layers that
+    the store does not have."""
     from kiln.registry.client import Client
     from kiln.registry.push import push
 
@@ -197,7 +207,8 @@ def push_named(
     sources = {digest: origins.repositories(digest, name.host) for digest in layers}
     try:
         with contextlib.nullcontext(client) if client else Client(settings) as open_client:
-            digest = push(open_client, store.blobs, name, descriptor, progress=progress, sources=sources, asked=asked)
+            digest = push(open_client, store.blobs, name, descriptor, progress=progress, sources=sources, asked=asked,
+                          elsewhere=elsewhere)  # fmt: skip
     except KilnError as bad:
         _pushed(report, step, title, begin, error=str(bad))
         raise

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from kiln import events
 from kiln.baking.contexts import Contexts
+from kiln.baking.elsewhere import Elsewhere
 from kiln.baking.images import Images
 from kiln.engine.cancel import Cancel
 from kiln.errors import KilnError, TimedOut
@@ -37,7 +38,9 @@ class Session:
         self.error = ""
         self._helper: Helper | None = None
         self.slots = threading.BoundedSemaphore(slots or max(2, os.cpu_count() or 2))
-        self._images = {refresh: Images(store, settings, report, refresh=refresh) for refresh in (False, True)}
+        self.elsewhere = Elsewhere(store, lambda: self.client, report)
+        store.blobs.fetch = self.elsewhere.fetch
+        self._images: dict[tuple[bool, bool], Images] = {}
         self._agents = contextlib.ExitStack()
         self._client: Client | None = None
         self._login: Destination | None = None
@@ -46,9 +49,13 @@ class Session:
             _remove_cgroups(scratch)
         self._stale = store.clean()
 
-    def images(self, *, refresh: bool = False) -> Images:
-        """Images by name; `refresh` asks the registry even for names that the store has."""
-        return self._images[refresh]
+    def images(self, *, refresh: bool = False, lazy: bool = False) -> Images:
+        """Images by name; `refresh` asks the registry even for names that the store has, `lazy` leaves layers there until
+        something reads them."""
+        with self._lock:
+            place = self.elsewhere if lazy else None
+            new = Images(self.store, self.settings, self.report, refresh=refresh, elsewhere=place)
+            return self._images.setdefault((refresh, lazy), new)
 
     @property
     def client(self) -> Client:

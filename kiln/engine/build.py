@@ -16,7 +16,7 @@ from kiln.engine.files import Files, LayerFiles
 from kiln.engine.helper import Helper
 from kiln.engine.state import TIMELESS, State
 from kiln.engine.wire import Stack
-from kiln.oci.image import Image
+from kiln.oci.image import Descriptor, Image
 from kiln.oci.platform import Platform
 from kiln.plan.target import Context, Secret
 from kiln.store.entry import FILE
@@ -34,7 +34,8 @@ Fetched = tuple[Path, str]
 class Doors:
     """The engine's ways out, each a function given by its caller: images by name (`name, platform, place`), contexts,
     files by URL (`url, checksum` -> path and file name), git repositories (`url, keep .git, checksum` -> folder),
-    results of steps from a shared cache, the bytes of a secret, the socket of an ssh agent, images of other targets."""
+    results of steps from a shared cache, the bytes of a secret, the socket of an ssh agent, images of other targets,
+    layers that the store does not have."""
 
     image: ResolveImage
     context: OpenContext
@@ -44,6 +45,7 @@ class Doors:
     secret: Callable[[Secret], bytes]
     agent: Callable[[str], str]
     target: Callable[[str, Platform], Image]
+    layers: Callable[[tuple[Descriptor, ...]], None]
 
 
 @dataclass(slots=True)
@@ -84,11 +86,20 @@ class Build:
 
     def tree(self, stack: Stack) -> Tree:
         """The merged file system of a stack."""
+        self.bring_contents(stack)
         return self.store.layers.tree(stack.diff_ids, stack.descriptors)
 
     def files(self, stack: Stack) -> Files:
         """The files of a stack."""
+        self.bring_contents(stack)
         return LayerFiles(self.store.layers, stack.diff_ids, stack.descriptors)
+
+    def bring_contents(self, stack: Stack) -> None:
+        """Brings those layers whose table of contents is not known, all at once."""
+        unknown = [layer for diff_id, layer in zip(stack.diff_ids, stack.descriptors, strict=True)
+                   if not self.store.layers.has_toc(diff_id)]  # fmt: skip
+        if unknown:
+            self.doors.layers(tuple(unknown))
 
     def read_small(self, state: State, path: str) -> bytes | None:
         """The content of a small file of a state, None if there is no such file."""

@@ -23,6 +23,7 @@ from kiln.engine.state import State, with_shell
 from kiln.engine.step import Result, Step, perform
 from kiln.engine.users import identity_of
 from kiln.errors import DockerfileError, RunError, SandboxError
+from kiln.oci.image import Descriptor
 from kiln.oci.platform import local
 from kiln.store.entry import DIR, FILE
 from kiln.store.tree import resolve
@@ -130,6 +131,7 @@ class RunStep:
 
     def _execute(self, step: str) -> Result:
         self._check_machine()
+        self.build.doors.layers(self._needed())
         started = int(time.time())
         log = _Log(self.build, step)
         request = self._request()
@@ -143,6 +145,12 @@ class RunStep:
             self._offer_shell(request, step)
             raise self._failure(reply.code, log)
         return Result(reply.layer, started)
+
+    def _needed(self) -> tuple[Descriptor, ...]:
+        """The layers that the worker will read: those of the step and of what it mounts."""
+        origins = [self.origin(mount.source_stage) for mount in self.mounts if mount.source_stage]
+        stacks = [self.state.stack, *(origin.stack for origin in origins if origin.stack is not None)]
+        return tuple(layer for stack in stacks for layer in stack.descriptors)
 
     def _check_machine(self) -> None:
         if not self.build.runtime:

@@ -11,6 +11,7 @@ from kiln.errors import SourceError
 from kiln.store.tarread import ReadSome
 
 _CHUNK = 1 << 18
+_XZ_MEMORY = 128 << 20  # xz -9 takes 65 MiB
 _MAGIC = ((b"\x1f\x8b", "gzip"), (b"BZh", "bzip2"), (b"\xfd7zXZ\x00", "xz"), (b"\x28\xb5\x2f\xfd", "zstd"))
 
 
@@ -73,7 +74,9 @@ def _errors(kind: str) -> tuple[type[Exception], ...]:
 
 
 class Inflater:
-    """Reads a stream decompressed, whatever of the known kinds it is in; output is bounded by what is asked for."""
+    """Reads a stream decompressed, whatever of the known kinds it is in; output is bounded by what is asked for.
+
+    `trailing` is what was read beyond the end of the stream."""
 
     def __init__(self, read: ReadSome, name: str) -> None:
         self._read = read
@@ -85,6 +88,7 @@ class Inflater:
         self._input = head
         self._stream: Any = self._new() if self.kind != "none" else None
         self._ended = False
+        self.trailing = b""
         self._damage: tuple[type[Exception], ...] = (OSError, EOFError, ValueError, lzma.LZMAError, *_errors(self.kind))
 
     def read(self, size: int) -> bytes:
@@ -134,6 +138,7 @@ class Inflater:
         self._input = b""
         if detect(rest) != self.kind:
             self._ended = True
+            self.trailing = rest
             return False
         self._stream = self._new()
         self._input = rest
@@ -147,7 +152,7 @@ class Inflater:
             return isal_zlib.decompressobj(wbits=31)
         if self.kind == "zstd":
             return _zstd().ZstdDecompressor()
-        return bz2.BZ2Decompressor() if self.kind == "bzip2" else lzma.LZMADecompressor()
+        return bz2.BZ2Decompressor() if self.kind == "bzip2" else lzma.LZMADecompressor(memlimit=_XZ_MEMORY)
 
     def _bad(self, why: str) -> SourceError:
         return SourceError(f"the {self.kind} data is damaged: {why}", where=self._name)

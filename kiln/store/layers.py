@@ -62,6 +62,10 @@ class Layers:
         except msgspec.MsgspecError:
             return []
 
+    def has_toc(self, diff_id: str) -> bool:
+        """Whether a table of contents is kept."""
+        return self._toc_path(diff_id).exists()
+
     def toc(self, diff_id: str, descriptor: Descriptor | None = None) -> Toc:
         """The table of contents; read from the layer's blob where it is not kept yet (and then kept)."""
         path = self._toc_path(diff_id)
@@ -73,6 +77,9 @@ class Layers:
     def _present(self, diff_id: str) -> Descriptor:
         for descriptor in self.blobs_of(diff_id):
             if self.blobs.has(descriptor.digest):
+                return descriptor
+        for descriptor in self.blobs_of(diff_id):
+            if self.blobs.fetch(descriptor.digest):
                 return descriptor
         raise StoreError(f"the layer {diff_id} is not in the store", hint="Pull or build the image again.")
 

@@ -29,6 +29,7 @@ from kiln.store.entry import (
 
 _BLOCK = 512
 _MAX_EXTENDED = 1 << 20
+_MAX_COMMON = 1 << 16
 _MAX_MAP = 1 << 22
 _MAX_NUMBER = 1 << 62
 _MAX_SPARSE = 1 << 40
@@ -101,13 +102,14 @@ class _Extended:
 
 @dataclass(slots=True)
 class Member:
-    """One member: cleaned path, entry, and its content. `raw_name` is the name as the archive wrote it."""
+    """One member: cleaned path, entry, and its content. `raw_name` and `raw_link` are as the archive wrote them."""
 
     path: str
     entry: Entry
     source: Source
     left: int
     raw_name: str
+    raw_link: str = ""
 
     def chunks(self) -> Iterator[bytes]:
         """The content, sparse holes filled with zeros; to be used before the next member is asked for."""
@@ -212,6 +214,8 @@ def _extend(kind: bytes, data: bytes, extended: _Extended, common: dict[str, byt
         records = dict(_pax_records(data, source))
         if kind == b"g":
             common.update(records)
+            if sum(len(key) + len(value) for key, value in common.items()) > _MAX_COMMON:
+                raise source.bad("the headers for all members are too large")
         extended.records.update(records)
 
 
@@ -269,7 +273,7 @@ def _member(block: bytes, kind: bytes, size: int, extended: _Extended, source: S
         minor=_number(block[337:345], source) if what in (CHAR, BLOCK) else 0,
         xattrs=_xattrs(records), sparse=sparse,
     )  # fmt: skip
-    return Member(clean(raw), entry, source, stored if has_content else 0, raw), size if has_content else 0
+    return Member(clean(raw), entry, source, stored if has_content else 0, raw, link), size if has_content else 0
 
 
 def _link(kind: str, link: str) -> str:
