@@ -90,7 +90,7 @@ def test_outputs_are_there_after_every_bake(kiln, place):
     """A folder that was removed is written again; so is one that holds what was made from something else."""
     bake(kiln, place, "docs")
     shutil.rmtree(place / "out")
-    assert bake(kiln, place, "docs").reason("docs") == f"its output {place}/out/docs is missing"
+    assert bake(kiln, place, "docs").reason("docs") == (f"its output {place}/out/docs is missing; it came out the same")
     (place / "docs/index.html").write_text("<p>other\n")
     bake(kiln, place, "docs")
     (place / "docs/index.html").write_text(FILES["docs/index.html"])
