@@ -24,7 +24,10 @@ from kiln.store.layer import Compression
 
 if TYPE_CHECKING:
     from kiln.baking.making import Making
+    from kiln.baking.packaging import Prepared
+    from kiln.baking.packaging import Request as PackageRequest
     from kiln.baking.publish import Published
+    from kiln.sources.package.bases import Base
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,3 +152,34 @@ def _plan(request: ManyRequest, session: Session) -> loading.Plan:
         no_cache=request.no_cache, pull=request.pull, keep_going=request.keep_going, jobs=request.jobs,
     )  # fmt: skip
     return loading.load(wanted, session)
+
+
+@dataclass(frozen=True, slots=True)
+class PackageOutcome:
+    """A package as it was understood, and what was published (None for a dry run)."""
+
+    prepared: Prepared
+    published: Published | None
+
+
+def package(
+    request: PackageRequest, settings: Settings, report: events.Report, cancel: Cancel | None = None, *,
+    dry_run: bool = False, timeout: float = 0,
+) -> PackageOutcome:  # fmt: skip
+    """Makes an image of a package; raises the `KilnError` that stopped it."""
+    from kiln.baking.packaging import Packaging
+
+    with open_session(settings, report, cancel or Cancel(), timeout=timeout) as session:
+        packaging = Packaging(session, request)
+        prepared = packaging.prepare()
+        published = None if dry_run else packaging.make(prepared)
+        session.clean_up()
+        return PackageOutcome(prepared, published)
+
+
+def check_base(base: Base, settings: Settings, report: events.Report, cancel: Cancel | None = None) -> Image:
+    """Builds the smallest package that works on a base, without keeping it under a name."""
+    from kiln.baking.packaging import check
+
+    with open_session(settings, report, cancel or Cancel()) as session:
+        return check(session, base)

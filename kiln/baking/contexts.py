@@ -8,11 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from kiln.dockerfile.patterns import Matcher
+from kiln.engine.archivefiles import ArchiveFiles
 from kiln.engine.fileindex import FileIndex
 from kiln.engine.files import Files, FolderFiles, Without
 from kiln.engine.views import Mounted, OneFile, Overlaid, is_file
 from kiln.errors import KilnError, SourceError
 from kiln.plan.target import Context
+from kiln.store.package.package import open_package
 from kiln.store.store import Store
 
 
@@ -25,6 +27,7 @@ class Contexts:
         self._files: dict[Context, Files] = {}
         self._folders: dict[Path, FolderFiles] = {}
         self._indexes: list[FileIndex] = []
+        self._packages = contextlib.ExitStack()
 
     def files(self, context: Context) -> Files:
         """The files of a folder context, without what its ignore file names; raises `KilnError` where there are none."""
@@ -37,11 +40,21 @@ class Contexts:
     def _open(self, context: Context) -> Files:
         if context.folder is None:
             raise KilnError("this build has no context to copy from", hint="Give a folder, not only a Dockerfile.")
+        if context.kind == "archive":
+            package = self._packages.enter_context(open_package(context.folder, self._store.scratch))
+            return self._without(context, ArchiveFiles(package, context.reference))
         if context.kind == "dockerfile":
             empty = self._store.scratch / "empty-context"
             empty.mkdir(exist_ok=True)
             context = replace(context, folder=empty)
-        files = self._plain(context)
+        return self._without(context, self._plain(context))
+
+    def provide(self, context: Context, files: Files) -> None:
+        """Says what the files of a context are, for one that is open already."""
+        with self._lock:
+            self._files[context] = self._without(context, files)
+
+    def _without(self, context: Context, files: Files) -> Files:
         return Without(files, Matcher(context.ignore)) if context.ignore else files
 
     def _plain(self, context: Context) -> Files:
@@ -72,7 +85,8 @@ class Contexts:
                 self._folders.pop(layer, None)
 
     def close(self) -> None:
-        """Saves the hashes of files."""
+        """Saves the hashes of files; closes archives."""
+        self._packages.close()
         for index in self._indexes:
             with contextlib.suppress(KilnError):
                 index.save()

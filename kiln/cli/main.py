@@ -18,6 +18,8 @@ _VERBS = {
     "build": "Build an image from a Dockerfile",
     "bake": "Make all images of a catalog, a component tree or a bake file",
     "plan": "Show what a bake would do, and why",
+    "package": "Make an image of what is compiled: a war, a jar, an archive, a program",
+    "bases": "List, add and check the bases of packages",
     "schema": "Print the JSON schema of kiln.yml",
     "bootstrap": "Make a base image from distribution packages",
     "push": "Push an image of the store to its registry",

@@ -14,8 +14,9 @@ from kiln.plan.outputs import CachePlace, Output
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """Where files come from: a `folder` on disk, a lone `dockerfile`, an OCI `layout` (folder:tag), an `image`, or the
-    image of another `target` (its name is `reference`).
+    """Where files come from: a `folder` on disk, a lone `dockerfile`, an OCI `layout` (folder:tag), an `image`, the image
+    of another `target` (its name is `reference`), or an `archive` (a zip, war, jar, tar or program at `folder`), of which
+    the folder `reference` is meant.
 
     A folder may carry `layers`, folders in overlayfs's form of which the first lies on top, and `mounts`, other contexts
     that appear below it at a path.

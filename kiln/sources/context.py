@@ -40,6 +40,11 @@ def open_context(text: str, scratch: Path, settings: Settings, cancel: Cancel) -
     folder = Path(text).absolute()
     if folder.is_dir():
         return Context("folder", folder, name=str(folder))
+    archive, _, inside = text.partition("#:")
+    if Path(archive).is_file():
+        return Context(
+            "archive", Path(archive).absolute(), reference=inside.strip("/"), name=str(Path(archive).absolute())
+        )
     if not folder.exists():
         raise UsageError(
             f"the context {text!r} does not exist", hint="Give the path of a folder, - for a tar, or a URL."

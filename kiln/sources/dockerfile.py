@@ -77,9 +77,13 @@ def _shown(path: Path, wish: Wish) -> str:
 
 def _dockerfile_path(wish: Wish, context: Context) -> Path:
     assert context.folder is not None
-    if wish.file and (context.reference == "" or Path(wish.file).exists()):
+    if wish.file and (context.kind == "archive" or context.reference == "" or Path(wish.file).exists()):
         return Path(wish.file)
     folder = context.folder
+    if context.kind == "archive":
+        raise UsageError(
+            "an archive as the context needs a Dockerfile of its own", where=context.name, hint="Name it with -f."
+        )
     if wish.file:
         return folder / wish.file
     lower = folder / "dockerfile"
@@ -88,7 +92,7 @@ def _dockerfile_path(wish: Wish, context: Context) -> Path:
 
 def _with_ignore(context: Context, dockerfile: Path | None) -> Context:
     """The context with the patterns of `<Dockerfile>.dockerignore`, else of `.dockerignore`."""
-    if context.folder is None or context.kind == "dockerfile":
+    if context.folder is None or context.kind in ("dockerfile", "archive"):
         return context
     candidates = [context.folder / ".dockerignore"]
     if dockerfile is not None:

@@ -41,7 +41,7 @@ class Listing:
         """The clean path for a name of the archive; raises `SourceError` for one that no honest packer writes."""
         if not raw or _controls(raw):
             raise self.bad(raw, "has control characters in its name" if raw else "has no name")
-        if raw.startswith("/") or _DRIVE.match(raw) and self._dos:
+        if raw.startswith("/") or (_DRIVE.match(raw) and self._dos):
             raise self.bad(raw, "has an absolute name", "Pack the files with relative names.")
         if self._dos and "\\" in raw:
             raise self.bad(raw, "has a backslash in its name", "Pack it with a tool that writes / between folders.")
@@ -49,7 +49,8 @@ class Listing:
         if ".." in parts:
             raise self.bad(raw, "climbs out of the package with ..")
         self._check_lengths(raw, parts)
-        return "/".join(parts)
+        path = "/".join(parts)
+        return raw if path == raw else path  # one text in memory for both, of which there may be many
 
     def _check_lengths(self, raw: str, parts: list[str]) -> None:
         limits = self.gauge.limits
@@ -114,7 +115,9 @@ class Listing:
         for path, entry in self.entries.items():
             if entry.kind == SYMLINK and (why := links.fault(path, entry.link)):
                 raise self.bad(
-                    path, f'is a symbolic link that {why}: "{shown(entry.link)}"', "Remove the link, or point it inside."
+                    path,
+                    f'is a symbolic link that {why}: "{shown(entry.link)}"',
+                    "Remove the link, or point it inside.",
                 )
         return self.entries
 

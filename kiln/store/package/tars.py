@@ -104,6 +104,7 @@ class _Feed:
         self._file, self._gauge, self._spool = file, gauge, spool
         self.packed = self.unpacked = 0
         self._allowed = gauge.limits.header
+        self.first = b""
         self.inflater = Inflater(self._raw, file.name)
 
     def _raw(self, size: int) -> bytes:
@@ -116,6 +117,7 @@ class _Feed:
             raise self._gauge.bad(f"an entry has more than {self._gauge.limits.header} bytes of headers")
         data = self.inflater.read(min(size, CHUNK))
         self.unpacked += len(data)
+        self.first += data[: _BLOCK - len(self.first)]
         if self._spool is not None:
             self._gauge.add(len(data), self.packed)
             self._spool.write(data)
@@ -195,7 +197,7 @@ class _Reading:
                 seen = True
                 yield member
         except SourceError as bad:
-            if seen or "not a tar header" not in bad.message:
+            if seen or not self._feed.first or self._feed.first[257:262] == b"ustar":
                 raise
             what = f"the {self._feed.inflater.kind} data in it is" if self._spooled else "it is"
             raise self._gauge.bad(f"{what} no tar", hint="Give a tar, a zip, a war, a jar or a program.") from bad

@@ -1,0 +1,29 @@
+# The web server's folder is htdocs, or the whole package where there is none. The package's config/nginx.conf,
+# config/php.ini and config/php-fpm.conf replace those of the base.
+FROM {{base}}
+{{#htdocs}}
+COPY --link --chown=10001:10001 . /opt/app/
+{{/htdocs}}
+{{^htdocs}}
+COPY --link --chown=10001:10001{{#control}} --exclude=control{{/control}}{{#config/nginx.conf}} --exclude=config/nginx.conf{{/config/nginx.conf}}{{#config/php.ini}} --exclude=config/php.ini{{/config/php.ini}}{{#config/php-fpm.conf}} --exclude=config/php-fpm.conf{{/config/php-fpm.conf}} . /opt/app/htdocs/
+{{/htdocs}}
+{{#config/nginx.conf}}
+COPY --link --chmod=a+rX config/nginx.conf /opt/etc/nginx.conf
+{{/config/nginx.conf}}
+{{#config/php.ini}}
+COPY --link --chmod=a+rX config/php.ini /opt/etc/php.ini
+{{/config/php.ini}}
+{{#config/php-fpm.conf}}
+COPY --link --chmod=a+rX config/php-fpm.conf /opt/etc/php-fpm.conf
+{{/config/php-fpm.conf}}
+{{#control}}
+COPY --link --chown=10001:10001 --chmod=0755 control /opt/app/control
+{{/control}}
+ENV PORT={{port}}
+EXPOSE {{port}}
+{{#control}}
+CMD ["./control", "start", "{{port}}"]
+{{/control}}
+{{^control}}
+CMD ["{{command}}", "start", "{{port}}"]
+{{/control}}

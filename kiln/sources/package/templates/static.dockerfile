@@ -1,0 +1,19 @@
+# Files for browsers: those below htdocs where there is such a folder, else all.
+FROM {{base}}
+{{#htdocs}}
+COPY --link --chown=10001:10001 . /opt/app/
+{{/htdocs}}
+{{^htdocs}}
+COPY --link --chown=10001:10001{{#control}} --exclude=control{{/control}} . /opt/app/htdocs/
+{{/htdocs}}
+{{#control}}
+COPY --link --chown=10001:10001 --chmod=0755 control /opt/app/control
+{{/control}}
+ENV PORT={{port}}
+EXPOSE {{port}}
+{{#control}}
+CMD ["./control", "start", "{{port}}"]
+{{/control}}
+{{^control}}
+CMD ["{{command}}", "start", "{{port}}"]
+{{/control}}
