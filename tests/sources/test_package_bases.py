@@ -141,6 +141,12 @@ def test_a_section_of_a_placeholder_asks_for_its_value_not_for_a_file():
     assert templates.render(text, {"file": ""}, {"file"}) == templates.render(text, {}) == "none"
 
 
+def test_a_folder_need_not_be_named_and_only_what_is_written_is_checked():
+    text = template("{{#htdocs}}site{{/htdocs}}{{#control}}{{main}}{{/control}}")
+    assert templates.render(text, {"main": "org.example.Outer$Main"}, {"htdocs/index.php"}) == "site"
+    assert templates.render(text, {}, {"htdocs.txt"}) == ""
+
+
 def test_what_is_not_given():
     with pytest.raises(UsageError, match=r"nothing is given for \{\{port\}\}"):
         templates.render(template("EXPOSE {{port}}"), {})
@@ -173,7 +179,7 @@ HOSTILE = [
 @pytest.mark.parametrize("value", HOSTILE)
 def test_values_that_could_say_more_are_refused(name, value):
     with pytest.raises(UsageError, match=r"cannot be put into a Dockerfile|is not an image reference"):
-        templates.render(template("x"), {name: value})
+        templates.render(template(f"{{{{{name}}}}}"), {name: value})
 
 
 @pytest.mark.parametrize(
@@ -181,7 +187,7 @@ def test_values_that_could_say_more_are_refused(name, value):
 )
 def test_values_out_of_range(name, value):
     with pytest.raises(UsageError):
-        templates.render(template("x"), {name: value})
+        templates.render(template(f"{{{{{name}}}}}"), {name: value})
 
 
 @given(name=st.sampled_from(sorted(templates.PLACEHOLDERS)), value=st.text(max_size=12))

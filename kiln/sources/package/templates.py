@@ -65,19 +65,20 @@ def find(name: str, folders: Sequence[Path] = ()) -> Template:
 
 
 def render(template: Template, values: Mapping[str, str], files: Collection[str] = ()) -> str:
-    """The Dockerfile. `values` are the placeholders', `files` the paths that the package has (folders too).
+    """The Dockerfile. `values` are the placeholders', `files` the paths that the package has.
 
-    Raises `UsageError`: a placeholder that nobody knows or that has no value, a value with other letters than it may have.
+    Raises `UsageError`: a placeholder that nobody knows or that has no value, a value to be written that has other letters
+    than it may have.
     """
-    for name, value in values.items():
-        _check(name, value)
+    if unknown := sorted(values.keys() - PLACEHOLDERS.keys()):
+        raise UsageError(f"unknown placeholder {unknown[0]!r}", hint=f"Placeholders are {', '.join(PLACEHOLDERS)}.")
     kept = [True]
     written: list[str] = []
     for text, kind, name in _parts(template):
         if kept[-1]:
             written.append(text)
         if kind in ("#", "^"):
-            is_there = bool(values.get(name)) if name in PLACEHOLDERS else name in files
+            is_there = bool(values.get(name)) if name in PLACEHOLDERS else _has(files, name)
             kept.append(kept[-1] and is_there == (kind == "#"))
         elif kind == "/":
             kept.pop()
@@ -137,16 +138,20 @@ def _validate(template: Template) -> None:
         raise UsageError(f"section {opened[-1]!r} is not ended", where=template.place)
 
 
+def _has(files: Collection[str], path: str) -> bool:
+    """Whether a package has this path; archives need not name the folders of their files."""
+    return path in files or any(file.startswith(f"{path}/") for file in files)
+
+
 def _value(template: Template, values: Mapping[str, str], name: str) -> str:
     if name not in values:
         raise UsageError(f"nothing is given for {{{{{name}}}}}", where=template.place)
+    _check(name, values[name])
     return values[name]
 
 
 def _check(name: str, value: str) -> None:
-    allowed = PLACEHOLDERS.get(name)
-    if allowed is None:
-        raise UsageError(f"unknown placeholder {name!r}", hint=f"Placeholders are {', '.join(PLACEHOLDERS)}.")
+    allowed = PLACEHOLDERS[name]
     if not allowed.fullmatch(value) or (name == "port" and int(value) > 65535):
         raise UsageError(f"{name} {value!r} cannot be put into a Dockerfile", hint=f"It has to match {allowed.pattern}")
     if name == "base":
