@@ -11,22 +11,24 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from kiln import events
-from kiln.baking import loading, many, planning
 from kiln.baking.session import Session, open_session
 from kiln.engine.cancel import Cancel
 from kiln.oci.image import Image
 from kiln.oci.reference import Reference
 from kiln.plan.outputs import CachePlace, Output
 from kiln.settings import Settings
-from kiln.sources import detect
 from kiln.sources.wish import Wish
 from kiln.store.layer import Compression
 
 if TYPE_CHECKING:
+    from kiln.baking.loading import Plan
     from kiln.baking.making import Making
+    from kiln.baking.many import Report
     from kiln.baking.packaging import Prepared
     from kiln.baking.packaging import Request as PackageRequest
+    from kiln.baking.planning import Planned
     from kiln.baking.publish import Published
+    from kiln.sources.detect import Place
     from kiln.sources.package.bases import Base
 
 
@@ -101,7 +103,7 @@ class ManyRequest:
     and `tag` stand for what the collection itself says. `jobs` is how many targets may be made at once, `timeout` is
     seconds, 0 for none."""
 
-    place: detect.Place
+    place: Place
     targets: tuple[str, ...] = ()
     push: bool = False
     registry: str = ""
@@ -118,30 +120,37 @@ class ManyRequest:
 class ManyOutcome:
     """What a bake gave: its plan and the report. What failed is in the report."""
 
-    plan: loading.Plan
-    report: many.Report
+    plan: Plan
+    report: Report
 
 
 def run_many(
     request: ManyRequest, settings: Settings, report: events.Report, cancel: Cancel | None = None
 ) -> ManyOutcome:
     """Makes the targets of a collection; raises the `KilnError` that stopped it before anything was built."""
+    from kiln.baking.many import bake
+
     slots = max(request.jobs, os.cpu_count() or 2)
     with open_session(settings, report, cancel or Cancel(), slots=slots, timeout=request.timeout) as session:
         plan = _plan(request, session)
         session.report(events.PlanReady(time=events.now(), targets=len(plan.order.names)))
-        return ManyOutcome(plan, many.bake(plan, session))
+        return ManyOutcome(plan, bake(plan, session))
 
 
 def plan_many(
     request: ManyRequest, settings: Settings, report: events.Report, cancel: Cancel | None = None
-) -> list[planning.Planned]:
+) -> list[Planned]:
     """What `run_many` would do, and why; raises what it would raise before it builds."""
     with open_session(settings, report, cancel or Cancel(), timeout=request.timeout) as session:
-        return planning.decide_all(_plan(request, session), session)
+        from kiln.baking.planning import decide_all
+
+        return decide_all(_plan(request, session), session)
 
 
-def _plan(request: ManyRequest, session: Session) -> loading.Plan:
+def _plan(request: ManyRequest, session: Session) -> Plan:
+    from kiln.baking import loading
+    from kiln.sources import detect
+
     collection = detect.load(request.place, session.settings, session.cancel)
     for where, message in collection.warnings:
         session.report(events.Warned(time=events.now(), message=message, where=where))

@@ -6,7 +6,7 @@ The package's entries become layers in one pass over it; nothing of the base is 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from kiln.oci.image import Image
 from kiln.oci.reference import Reference
 from kiln.oci.reference import parse as parse_reference
 from kiln.plan.outputs import Output
-from kiln.plan.target import Context, Target
+from kiln.plan.target import Context, Secret, Target
 from kiln.sources import dockerfile
 from kiln.sources.package import bases, templates
 from kiln.sources.package.bases import Base
@@ -53,6 +53,7 @@ class Request:
     port: int = 0
     force: bool = False
     private: bool = False
+    secrets: Mapping[str, Secret] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +188,7 @@ class Packaging:
             context=str(prepared.context.folder),
             inline=prepared.dockerfile,
             place=f"{prepared.base.template}.dockerfile",
+            secrets=request.secrets,
         )
         target = replace(dockerfile.load(wish, prepared.context), context=prepared.context)
         making = Making(session, target, Manner(lazy=request.push))

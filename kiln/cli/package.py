@@ -9,7 +9,7 @@ import click
 
 from kiln import bake, settings
 from kiln.baking import packaging
-from kiln.cli.options import seconds_of
+from kiln.cli.options import seconds_of, secret_of
 from kiln.cli.progress import display
 from kiln.cli.watch import Watched, run_watched
 from kiln.engine.cancel import Cancel
@@ -31,6 +31,10 @@ from kiln.errors import KilnError, RunError
 @click.option(
     "--port", type=click.IntRange(1, 65535), default=None, help="What the application listens on (default: the base's)."
 )
+@click.option(
+    "--secret", "secrets", multiple=True, metavar="id=ID,src=FILE|env=NAME",
+    help="A secret for the base's commands, for instance id=pip.conf,src=FILE (many).",
+)  # fmt: skip
 @click.option("--force", is_flag=True, help="Overwrite an image of this name and version.")
 @click.option("--allow-private", is_flag=True, help="Let the URL lead to private addresses.")
 @click.option("--dry-run", is_flag=True, help="Show what it is, the name, the Dockerfile and the same as `kiln build`.")
@@ -45,6 +49,7 @@ def command(home: str, /, **given: Any) -> None:
         given["place"], given["app"], given["version"], given["base"], given["memo"], given["namespace"],
         given["registry"].removeprefix("http://").removeprefix("https://"), given["push"], given["checksum"],
         given["port"] or 0, given["force"], given["allow_private"],
+        {secret.id: secret for secret in (secret_of(text, config.environment) for text in given["secrets"])},
     )  # fmt: skip
     kind = "quiet" if given["dry_run"] and given["progress"] == "auto" else given["progress"]
     screen = display({"tty": "tree"}.get(kind, kind), color=config.color)
