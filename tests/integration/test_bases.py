@@ -6,7 +6,6 @@ import json
 import shutil
 import subprocess
 import sys
-import tarfile
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -70,8 +69,8 @@ def _servlet_api(kiln: Kiln, folder: Path) -> Path:
 def tree_of(package: Path, folder: Path) -> Path:
     """A package as a folder, as it is put into an image: archives are unpacked, but for jars."""
     if package.suffix == ".gz":
-        with tarfile.open(package) as archive:
-            archive.extractall(folder, filter="data")
+        folder.mkdir(parents=True, exist_ok=True)
+        subprocess.run(["tar", "-xzf", package, "-C", folder], check=True)
     elif package.suffix == ".war":
         with zipfile.ZipFile(package) as archive:
             archive.extractall(folder)
