@@ -465,6 +465,16 @@ def processes_with(word: str) -> list[int]:
     return found
 
 
+def is_below(pid: int, top: int) -> bool:
+    """Whether a process is another one, or was started by it or by what it started. One that has ended is not."""
+    while pid > 1 and pid != top:
+        try:
+            pid = int((Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            return False
+    return pid == top
+
+
 def cgroups_of(pid: int) -> list[Path]:
     """The folders of Kiln's cgroups that a process is in."""
     found = []

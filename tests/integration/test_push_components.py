@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.componenttree import ALL, Tree, bake, fates, sha256
-from tests.services import PASSWORD, USER, ask, processes_with
+from tests.services import PASSWORD, USER, ask, is_below, processes_with
 
 pytestmark = pytest.mark.integration
 
@@ -62,7 +62,7 @@ def test_bake_pushes_with_the_configuration(kiln, tree, login_registry):
     process = kiln.start("bake", "--progress", "json", "-c", config, "--push", tree.root)
     lines = []
     while process.poll() is None:
-        lines += processes_with(PASSWORD)
+        lines += [pid for pid in processes_with(PASSWORD) if is_below(pid, process.pid)]
     out, err = process.communicate()
     assert process.returncode == 0, err
     assert lines == [] and PASSWORD.encode() not in out + err and _found(kiln.home, PASSWORD) == []
