@@ -12,7 +12,7 @@ from kiln.engine.archivefiles import ArchiveFiles
 from kiln.engine.fileindex import FileIndex
 from kiln.engine.files import Files, FolderFiles, Without
 from kiln.engine.views import Mounted, OneFile, Overlaid, is_file
-from kiln.errors import KilnError, SourceError
+from kiln.errors import KilnError
 from kiln.plan.target import Context
 from kiln.store.package.package import open_package
 from kiln.store.store import Store
@@ -90,10 +90,3 @@ class Contexts:
         for index in self._indexes:
             with contextlib.suppress(KilnError):
                 index.save()
-
-
-def folder_of(context: Context) -> Path:
-    """The folder of a context; raises `SourceError` for one that has none."""
-    if context.folder is None:
-        raise SourceError("is no folder", where=context.name)
-    return context.folder

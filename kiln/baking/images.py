@@ -10,7 +10,6 @@ from pathlib import Path
 from kiln import events
 from kiln.baking.elsewhere import Elsewhere
 from kiln.errors import DockerfileError, KilnError, NotFoundError, StoreError, UsageError
-from kiln.oci import media
 from kiln.oci.digest import sha256
 from kiln.oci.image import Descriptor, Image, Index, documents
 from kiln.oci.platform import Platform, local
@@ -259,8 +258,3 @@ def stored_env(store: Path, name: str, platform: Platform) -> Mapping[str, str] 
 def default_platform() -> Platform:
     """The platform that a build without `--platform` is for."""
     return local()
-
-
-def is_index(descriptor: Descriptor) -> bool:
-    """Whether a descriptor is an index's."""
-    return descriptor.media_type in media.INDEXES

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from kiln.baking.images import default_platform
 from kiln.baking.inputs import Shape, shape_of
@@ -258,9 +257,3 @@ class _Names:
         if exact is not None or reference.digest:
             return exact or ""
         return self._by_repository.get(reference.name, "") if self._any_tag or not reference.tag else ""
-
-
-def shown_path(path: Path) -> str:
-    """A path as people wrote it: seen from the current folder where it lies below it."""
-    here = Path.cwd()
-    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)

@@ -28,7 +28,6 @@ from kiln.sources.package import bases, templates
 from kiln.sources.package.bases import Base
 from kiln.sources.package.detect import Candidate, detect, explain_none
 from kiln.sources.wish import Wish
-from kiln.store.entry import FILE
 from kiln.store.package.package import Package, open_package
 
 _APP = re.compile(r"^[a-zA-Z_]+[a-zA-Z0-9\-_]*$")
@@ -285,11 +284,6 @@ def build_line(prepared: Prepared, request: Request, quote: Callable[[str], str]
     place = prepared.place if "://" in request.place else request.place
     words = ["kiln", "build", "-f", "Dockerfile", "-t", prepared.name.familiar, *(["--push"] if request.push else [])]
     return " ".join([*map(quote, words), quote(f"{place}{inside}")])
-
-
-def files_of(package: Package) -> int:
-    """How many files a package has."""
-    return sum(entry.kind == FILE for entry in package.entries.values())
 
 
 def check(session: Session, base: Base) -> Image:
