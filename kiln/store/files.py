@@ -55,9 +55,12 @@ def locked(path: Path, *, shared: bool = False) -> Iterator[None]:
         os.close(fd)
 
 
-def try_lock(path: Path) -> int | None:
-    """A descriptor that holds the lock on `path`, or None if someone else does; close it to let go."""
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+def try_lock(path: Path, *, create: bool = True) -> int | None:
+    """A descriptor that holds the lock on `path`, or None if someone else does; close it to let go.
+
+    Without `create`, a path that is not there raises FileNotFoundError.
+    """
+    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0), 0o644)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

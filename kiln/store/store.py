@@ -76,6 +76,10 @@ class Store:
                 fd = try_lock(path.with_suffix(".lock"))
                 if fd is not None and path.with_suffix(".lock").exists():
                     break
+                # Another process took the new lock for one that a dead process left.
+                path.with_suffix(".lock").unlink(missing_ok=True)
+                if fd is not None:
+                    os.close(fd)
             path.mkdir()
         except OSError as bad:
             raise disk_error(bad, folder) from bad
@@ -84,38 +88,48 @@ class Store:
 
     def live_since(self) -> float:
         """When the oldest process began that still uses the store, this one left out: seconds since the epoch, infinite for none."""
-        starts = [float("inf")]
-        for lock in (self.root / "tmp").glob("*.lock"):
-            if lock.stem == self.scratch.name:
-                continue
-            fd = try_lock(lock)
-            if fd is None:
-                starts.append(float(lock.stem.split("-")[0]))
-            else:
-                os.close(fd)
-        return min(starts)
+        names = [folder.name for folder, alive in self._others() if alive]
+        return min((float(name.split("-")[0]) for name in names), default=float("inf"))
 
     def stale_scratch(self) -> list[Path]:
         """Scratch folders of processes that ended without cleaning up."""
-        found = []
+        return [folder for folder, alive in self._others() if not alive]
+
+    def _others(self) -> Iterator[tuple[Path, bool]]:
+        """The scratch folders of other processes, and whether each process lives. Looking leaves no lock behind."""
         for lock in (self.root / "tmp").glob("*.lock"):
-            fd = None if lock.stem == self.scratch.name else try_lock(lock)
+            if lock.stem == self.scratch.name:
+                continue
+            try:
+                fd = try_lock(lock, create=False)
+            except FileNotFoundError:
+                continue
             if fd is not None:
-                found.append(lock.with_suffix(""))
                 os.close(fd)
-        return found
+            yield lock.with_suffix(""), fd is None
 
     def clean(self) -> list[Path]:
         """Removes scratch folders of dead processes; returns those that this user alone could not remove."""
-        left = []
-        for folder in self.stale_scratch():
-            try:
-                if folder.exists():
-                    shutil.rmtree(folder)
-                folder.with_suffix(".lock").unlink(missing_ok=True)
-            except OSError:
-                left.append(folder)
-        return left
+        return [folder for folder in self.stale_scratch() if not self._removed(folder)]
+
+    def _removed(self, folder: Path) -> bool:
+        """Whether a dead process's scratch folder could be removed. Held meanwhile, its lock is nobody else's."""
+        lock = folder.with_suffix(".lock")
+        try:
+            fd = try_lock(lock, create=False)
+        except FileNotFoundError:
+            return True
+        if fd is None:
+            return True
+        try:
+            if folder.exists():
+                shutil.rmtree(folder)
+            lock.unlink(missing_ok=True)
+        except OSError:
+            return False
+        finally:
+            os.close(fd)
+        return True
 
     @contextlib.contextmanager
     def in_use(self) -> Iterator[None]:

@@ -17,6 +17,7 @@ import pytest
 from kiln.errors import CorruptError, KilnError, StoreError
 from kiln.oci.digest import sha256
 from kiln.store.blobs import CHUNK, Blobs
+from kiln.store.files import try_lock
 from kiln.store.store import Store
 
 
@@ -161,6 +162,27 @@ def test_killed_between_write_and_rename(tmp_path: Path) -> None:
         assert store.stale_scratch() == []
         assert list((store.root / "tmp").iterdir()) != []  # our own
         assert not list((store.root / "tmp").rglob("blob-*"))
+
+
+def test_looking_for_a_process_that_just_ends_leaves_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, other = Store(tmp_path / "store"), Store(tmp_path / "store")
+
+    def end_first(path: Path, *, create: bool = True) -> int | None:
+        other.close()
+        return try_lock(path, create=create)
+
+    monkeypatch.setattr("kiln.store.store.try_lock", end_first)
+    assert store.live_since() == float("inf")
+    store.close()
+    assert list((tmp_path / "store" / "tmp").iterdir()) == []
+
+
+def test_cleaning_leaves_a_process_that_had_only_just_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It looked dead, its lock new and not yet held, when the list was made."""
+    with Store(tmp_path / "store") as store, Store(tmp_path / "store") as other:
+        monkeypatch.setattr(store, "stale_scratch", lambda: [other.scratch])
+        assert store.clean() == []
+        assert other.scratch.is_dir()
 
 
 @pytest.fixture
