@@ -7,8 +7,10 @@ would do.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from kiln import events
 from kiln.baking.session import Session, open_session
@@ -32,8 +34,7 @@ if TYPE_CHECKING:
     from kiln.sources.package.bases import Base
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(Struct, frozen=True):
     """One build as it was asked for. `timeout` is seconds, 0 for none; `jobs` is how many steps may run at once."""
 
     wish: Wish
@@ -49,8 +50,7 @@ class Request:
     debug: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(Struct, frozen=True):
     """What a build gave: the images, one a platform, and how they were published (None where only files were)."""
 
     build: str
@@ -97,8 +97,7 @@ def _give_out(request: Request, making: Making, images: tuple[Image, ...]) -> Pu
     return published
 
 
-@dataclass(frozen=True, slots=True)
-class ManyRequest:
+class ManyRequest(Struct, frozen=True):
     """A bake as it was asked for: where the targets are written, words that name some of them (none: the default). `registry`
     and `tag` stand for what the collection itself says. `jobs` is how many targets may be made at once, `timeout` is
     seconds, 0 for none."""
@@ -116,8 +115,7 @@ class ManyRequest:
     timeout: float = 0
 
 
-@dataclass(frozen=True, slots=True)
-class ManyOutcome:
+class ManyOutcome(Struct, frozen=True):
     """What a bake gave: its plan and the report. What failed is in the report."""
 
     plan: Plan
@@ -163,8 +161,7 @@ def _plan(request: ManyRequest, session: Session) -> Plan:
     return loading.load(wanted, session)
 
 
-@dataclass(frozen=True, slots=True)
-class PackageOutcome:
+class PackageOutcome(Struct, frozen=True):
     """A package as it was understood, and what was published (None for a dry run)."""
 
     prepared: Prepared

@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
+
+from msgspec import Struct, field
 
 from kiln.errors import UsageError
 
 PROXY_NAMES = ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY")
 
 
-@dataclass(frozen=True, slots=True)
-class RegistryRules:
+class RegistryRules(Struct, frozen=True):
     """What is special about one registry host: plain http, an own CA file, mirrors to ask first."""
 
     http: bool = False
@@ -23,8 +23,7 @@ class RegistryRules:
     mirrors: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(Struct, frozen=True):
     """Never changes after start. `home` is the folder of the store; `epoch` is SOURCE_DATE_EPOCH in seconds."""
 
     home: Path

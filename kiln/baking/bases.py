@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from kiln.baking.inputs import Shape
 from kiln.baking.session import Session
@@ -14,8 +15,7 @@ from kiln.oci.platform import Platform
 _THREADS = 8
 
 
-@dataclass(frozen=True, slots=True)
-class Base:
+class Base(Struct, frozen=True):
     """A base image: its manifest's digest and whether it has triggers (ONBUILD) that may take files."""
 
     digest: str

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from kiln import events
 from kiln.baking.making import Making, Manner
@@ -19,8 +20,7 @@ from kiln.sources import bootstrap
 from kiln.store.layer import Compression
 
 
-@dataclass(frozen=True, slots=True)
-class Built:
+class Built(Struct, frozen=True):
     """A target that was built: its manifest's (or index's) descriptor, and what is still to be given out."""
 
     descriptor: Descriptor

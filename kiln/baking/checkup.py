@@ -8,8 +8,9 @@ import shutil
 import socket
 import subprocess
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from kiln.engine import sandbox
 from kiln.engine.helper import subordinate_ids
@@ -19,8 +20,7 @@ from kiln.settings import Settings
 _LOW_DISK = 2 * 10**9
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(Struct, frozen=True):
     """One answer: `state` is ok, note (works with less) or bad (RUN steps or builds fail); `hint` says what to do."""
 
     name: str

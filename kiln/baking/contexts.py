@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from dataclasses import replace
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from kiln.dockerfile.patterns import Matcher
 from kiln.engine.archivefiles import ArchiveFiles

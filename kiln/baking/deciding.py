@@ -7,9 +7,10 @@ import os
 import threading
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
 
 import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
 
 from kiln import events
 from kiln.baking import results
@@ -29,8 +30,7 @@ from kiln.plan.target import Context, Target
 _THREADS = 8
 
 
-@dataclass(frozen=True, slots=True)
-class Made:
+class Made(Struct, frozen=True):
     """The image of a target that is done: what it is, its final names, where it can be had: in the store, or (`place`) in
     a registry. `triggers`: it has ONBUILD instructions."""
 
@@ -41,8 +41,7 @@ class Made:
     triggers: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(Struct, frozen=True):
     """A decision with what it was made from; `result` is the image where one of this key exists."""
 
     target: Target

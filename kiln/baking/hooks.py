@@ -10,9 +10,10 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
+
+from msgspec import Struct
 
 from kiln import events
 from kiln.baking import hookbox, hookcopy
@@ -23,8 +24,7 @@ _TAIL = 20
 _LINE = 1 << 16
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
+class Run(Struct, frozen=True):
     """One hook to run: `layers` lie over the tree (the topmost first), what it writes goes into `upper`, a new folder.
     `after` says what a failure means."""
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
+
+from msgspec import Struct, field
 
 from kiln import events
 from kiln.baking.elsewhere import Elsewhere
@@ -22,8 +23,7 @@ from kiln.store.origins import Origins
 from kiln.store.store import Store
 
 
-@dataclass(frozen=True, slots=True)
-class Images:
+class Images(Struct, frozen=True):
     """Finds images for a build. `refresh`: ask the registry even for names that the store has (`--pull`). With `elsewhere`
     layers stay in their registry until something reads them."""
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
+
+from msgspec import Struct, field
 
 from kiln.baking.contexts import Contexts
 from kiln.dockerfile.instructions import Copy
@@ -25,8 +26,7 @@ from kiln.store.layer import Compression
 _ENGINE = "1"
 
 
-@dataclass(frozen=True, slots=True)
-class Shape:
+class Shape(Struct, frozen=True):
     """A target as it is planned: what it takes, before anything is known about what those are."""
 
     target: Target
@@ -40,8 +40,7 @@ def shape_of(target: Target, graph: Graph, platforms: tuple[Platform, ...]) -> S
     return Shape(target, outline(target.program, graph, target.args, folders), platforms)
 
 
-@dataclass(frozen=True, slots=True)
-class Look:
+class Look(Struct, frozen=True):
     """How facts are gathered: `root` is the folder that file names are shown from. What was seen of a context once is not
     looked at again."""
 

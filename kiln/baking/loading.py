@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from kiln.baking.images import default_platform
 from kiln.baking.inputs import Shape, shape_of
@@ -23,8 +25,7 @@ from kiln.sources.context import open_context
 from kiln.sources.wish import Collection, Destination, Wish
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(Struct, frozen=True):
     """A bake as it was asked for. `targets` are words (targets, groups, components, images), empty for the default;
     `push` pushes every image, `outputs` are further outputs of those that were asked for. `jobs` is how many targets may
     be made at once."""
@@ -40,8 +41,7 @@ class Request:
     jobs: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(Struct, frozen=True):
     """The targets of a bake by name, their order, and the names that were asked for. `links` are, for each target, the
     image names of its Dockerfile that stand for other targets."""
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
+from msgspec import Struct, field
 
 from kiln import events
 from kiln.baking.images import default_platform, stored_env
@@ -33,8 +33,7 @@ _PROXIES = frozenset(name.lower() for name in PROXY_NAMES)
 _MAX_SECRET = 500 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Manner:
+class Manner(Struct, frozen=True):
     """How a target is made, beside what it says itself: `prefix` stands before its steps' names. `lazy` leaves layers of base
     images that nothing reads in their registry: for images that are only pushed."""
 
@@ -51,8 +50,7 @@ def no_targets(name: str, platform: Platform) -> Image:
     )
 
 
-@dataclass(slots=True)
-class Making:
+class Making(Struct):
     """One target being made; `image_of` gives the image of another target."""
 
     session: Session

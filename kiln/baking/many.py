@@ -6,7 +6,9 @@ import os
 import threading
 from collections import Counter
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from kiln import events
 from kiln.baking import results
@@ -26,8 +28,7 @@ BUILT, PUSHED, PULLED, SKIPPED, FAILED, UNREACHED = "built", "pushed", "pulled",
 _PUSHES = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(Struct, frozen=True):
     """One line of the final report. `result` is built, pushed, pulled, skipped, failed or not reached; `reason` says why
     in words; `failure` is what went wrong."""
 
@@ -46,8 +47,7 @@ class Row:
         return self.result not in (FAILED, UNREACHED)
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
+class Report(Struct, frozen=True):
     """What a bake gave, one row a target in the plan's order."""
 
     build: str

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
 from pathlib import Path
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from kiln import events
 from kiln.baking.images import default_platform
@@ -35,8 +37,7 @@ _MOST_BYTES = 4 << 30
 _MOST_SECONDS = 900.0
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(Struct, frozen=True):
     """A package as it was handed over: `place` is a path or an http(s) URL. `base` empty means the one that fits best;
     `port` 0 the base's. `force` lets an existing tag be overwritten; `private` lets a URL lead into private networks."""
 
@@ -55,8 +56,7 @@ class Request:
     secrets: Mapping[str, Secret] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
+class Prepared(Struct, frozen=True):
     """A package that was looked at: the candidates best first, the base and why it is that one, the Dockerfile, and the
     context as `kiln build` takes it."""
 
@@ -69,8 +69,7 @@ class Prepared:
     place: str
 
 
-@dataclass(slots=True)
-class Packaging:
+class Packaging(Struct):
     """One package on its way, in a session."""
 
     session: Session

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from kiln.baking.deciding import Made, Planner
 from kiln.baking.loading import Plan
@@ -12,8 +12,7 @@ from kiln.plan.decide import BUILD, Decision
 from kiln.plan.target import Target
 
 
-@dataclass(frozen=True, slots=True)
-class Planned:
+class Planned(Struct, frozen=True):
     """One target of a plan that was decided; `depth` is the longest way down to a target that needs no other."""
 
     target: Target

@@ -6,11 +6,11 @@ import contextlib
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 import msgspec
+from msgspec import Struct
 
 from kiln import events
 from kiln.engine import export
@@ -30,8 +30,7 @@ if TYPE_CHECKING:
     from kiln.registry.client import Client
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(Struct, frozen=True):
     """What all outputs of a build have in common. `own` are diffIDs that this build made (only those change form)."""
 
     names: tuple[Reference, ...]
@@ -42,8 +41,7 @@ class Wanted:
     own: frozenset[str]
 
 
-@dataclass(frozen=True, slots=True)
-class Published:
+class Published(Struct, frozen=True):
     """An image as it was given out: the manifest's (or index's) descriptor, the config's digest, the names."""
 
     descriptor: Descriptor

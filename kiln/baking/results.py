@@ -11,11 +11,11 @@ import hashlib
 import time
 import zlib
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
+from msgspec.structs import replace
 
 from kiln.errors import KilnError, NotFoundError, RegistryError, StoreError
 from kiln.oci import media

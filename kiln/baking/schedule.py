@@ -5,7 +5,8 @@ from __future__ import annotations
 import heapq
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from kiln.engine.cancel import Cancel
 from kiln.errors import KilnError
@@ -14,8 +15,7 @@ from kiln.plan.order import Order
 Work = Callable[[str], None]
 
 
-@dataclass(slots=True)
-class Run:
+class Run(Struct):
     """How it went: names that are done, failures by name, and names that were not reached, with the need that failed or
     empty where everything was stopped."""
 

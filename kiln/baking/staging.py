@@ -9,8 +9,10 @@ from __future__ import annotations
 import os
 import threading
 from collections import Counter
-from dataclasses import dataclass, field, replace
 from pathlib import Path
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from kiln.baking.hooks import HookRunner, Run
 from kiln.baking.session import Session
@@ -23,8 +25,7 @@ from kiln.store.entry import DIR, FILE, SYMLINK
 from kiln.store.unpack import Unpacker
 
 
-@dataclass(slots=True)
-class _Stage:
+class _Stage(Struct):
     """A component: `layers` over the tree (the topmost first) for its own images, and `after` for those that need it, with what
     its last hook made. `done` is set once its first hook ran, `finished` once the last one did."""
 

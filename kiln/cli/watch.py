@@ -6,8 +6,9 @@ import os
 import signal
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Generic, NoReturn, TypeVar
+
+from msgspec import Struct
 
 from kiln import events
 from kiln.cli.progress import Display
@@ -22,8 +23,7 @@ def _as_it_is(bad: KilnError) -> None:
     pass
 
 
-@dataclass(frozen=True)
-class Watched(Generic[T]):
+class Watched(Struct, Generic[T], frozen=True):
     """Work with its display; `explain` adds to an error what a person wants to see with it."""
 
     work: Callable[[events.Report], T]

@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from kiln.dockerfile.parser import Statement
 from kiln.dockerfile.suggest import did_you_mean
@@ -14,8 +16,7 @@ from kiln.errors import DockerfileError
 TRUE, FALSE = frozenset({"1", "t", "T", "true", "TRUE", "True"}), frozenset({"0", "f", "F", "false", "FALSE", "False"})
 
 
-@dataclass(slots=True)
-class Flags:
+class Flags(Struct):
     """The flags of one instruction by name."""
 
     strings: dict[str, str] = field(default_factory=dict)
@@ -71,8 +72,7 @@ def _boolean(statement: Statement, name: str, value: str) -> bool:
     raise DockerfileError(f"expecting boolean value for flag --{name}, not: {value}", where=str(statement.place))
 
 
-@dataclass(frozen=True, slots=True)
-class Mount:
+class Mount(Struct, frozen=True):
     """One `RUN --mount`. `size` is bytes; `mode`, `uid`, `gid` are None where not given."""
 
     type: str = "bind"

@@ -7,7 +7,9 @@ expand is written here, in `expand` of each class, following the list in the Doc
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from kiln.dockerfile.flags import Mount, parse_mount
 from kiln.dockerfile.parser import (
@@ -21,8 +23,7 @@ Expander = Callable[[str], str]
 Pairs = tuple[tuple[str, str], ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Instruction:
+class Instruction(Struct, frozen=True, kw_only=True):
     """One instruction: the keyword as it was written, its whole line, where it stands."""
 
     keyword: str
@@ -40,8 +41,7 @@ class Instruction:
         return self
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Env(Instruction):
+class Env(Instruction, frozen=True, kw_only=True):
     pairs: Pairs
     legacy: bool = False
 
@@ -49,26 +49,22 @@ class Env(Instruction):
         return replace(self, pairs=tuple((expander(key), expander(value)) for key, value in self.pairs))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Label(Env):
+class Label(Env, frozen=True, kw_only=True):
     pass
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Maintainer(Instruction):
+class Maintainer(Instruction, frozen=True, kw_only=True):
     author: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Arg(Instruction):
+class Arg(Instruction, frozen=True, kw_only=True):
     """`pairs`: (name, default or None, description from the comment above)."""
 
     pairs: tuple[tuple[str, str | None], ...]
     comments: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Copy(Instruction):
+class Copy(Instruction, frozen=True, kw_only=True):
     """COPY and ADD. `heredocs` are inline files; flags that only one of the two has keep their default in the other."""
 
     sources: tuple[str, ...]
@@ -107,8 +103,7 @@ class Copy(Instruction):
         return replace(self, heredocs=tuple(files))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Run(Instruction):
+class Run(Instruction, frozen=True, kw_only=True):
     """RUN. `args` is one string for the shell, or the JSON array; `mounts` are still unexpanded CSV."""
 
     args: tuple[str, ...]
@@ -125,16 +120,14 @@ class Run(Instruction):
             raise DockerfileError(str(bad), where=str(self.place)) from None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Command(Instruction):
+class Command(Instruction, frozen=True, kw_only=True):
     """CMD, ENTRYPOINT and SHELL."""
 
     args: tuple[str, ...]
     shell: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HealthCheck(Instruction):
+class HealthCheck(Instruction, frozen=True, kw_only=True):
     """`test` as in the config; times are nanoseconds."""
 
     test: tuple[str, ...]
@@ -145,8 +138,7 @@ class HealthCheck(Instruction):
     retries: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Words(Instruction):
+class Words(Instruction, frozen=True, kw_only=True):
     """EXPOSE and VOLUME: a list of words."""
 
     words: tuple[str, ...]
@@ -157,8 +149,7 @@ class Words(Instruction):
         return replace(self, words=tuple(expander(word) for word in self.words))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Text(Instruction):
+class Text(Instruction, frozen=True, kw_only=True):
     """WORKDIR, USER and STOPSIGNAL: one text."""
 
     text: str
@@ -167,13 +158,11 @@ class Text(Instruction):
         return replace(self, text=expander(self.text))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OnBuild(Instruction):
+class OnBuild(Instruction, frozen=True, kw_only=True):
     trigger: str
 
 
-@dataclass(slots=True)
-class Stage:
+class Stage(Struct):
     """One FROM with what follows it. `name` is lower case, empty where the stage has none."""
 
     index: int
@@ -194,8 +183,7 @@ class Stage:
         return self.name or f"stage-{self.index}"
 
 
-@dataclass(slots=True)
-class Program:
+class Program(Struct):
     """A whole Dockerfile: the ARGs before the first FROM, then the stages."""
 
     source: Dockerfile

@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from kiln.dockerfile.flags import FALSE, TRUE
 from kiln.dockerfile.parser import Dockerfile, Place
@@ -21,8 +22,7 @@ _OPTIONS = ("skip", "error", "experimental")
 _BUILD_ARG = "BUILDKIT_DOCKERFILE_CHECK"
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(Struct, frozen=True):
     """One check. `message` is a format for the words of a finding; an experimental rule is off unless it is named."""
 
     name: str
@@ -36,8 +36,7 @@ class Rule:
         return f"{_URL}{_BETWEEN_WORDS.sub('-', self.name).lower()}/"
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(Struct, frozen=True):
     """One thing that a person should look at; `place` is the instruction it is about."""
 
     rule: str
@@ -149,8 +148,7 @@ _TABLE = (
 RULES: Mapping[str, Rule] = {rule.name: rule for rule in _TABLE}
 
 
-@dataclass(frozen=True, slots=True)
-class Config:
+class Config(Struct, frozen=True):
     """What a Dockerfile asks of the checks; `all` in `skip` or `experimental` stands for every rule."""
 
     skip: frozenset[str] = frozenset()
@@ -203,8 +201,7 @@ def _is_true(text: str, where: str) -> bool:
     return text in TRUE
 
 
-@dataclass(frozen=True, slots=True)
-class Notes:
+class Notes(Struct, frozen=True):
     """Collects the findings of the rules that are on."""
 
     config: Config

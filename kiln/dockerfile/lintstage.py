@@ -6,7 +6,9 @@ import csv
 import posixpath
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from kiln.dockerfile.instructions import (
     Arg,
@@ -39,8 +41,7 @@ _REMOTE = re.compile(r"^(?:https?://|git://|ssh://|git@)")
 _WHOLE_CONTEXT = frozenset({"*", "**", "**/*"})
 
 
-@dataclass(slots=True)
-class Scope:
+class Scope(Struct):
     """What a stage hands to the stages made from it. `whole` is False where the base image's variables are not known."""
 
     env: dict[str, str] = field(default_factory=dict)
@@ -60,8 +61,7 @@ class Scope:
         self.env[name] = value
 
 
-@dataclass(frozen=True, slots=True)
-class Given:
+class Given(Struct, frozen=True):
     """What a build hands to its stages: the `args` of the command line, the global ones, the context's ignore file."""
 
     args: Mapping[str, str]

@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from kiln.dockerfile.words import Rules, WordError, expand
 from kiln.errors import DockerfileError
@@ -20,8 +21,7 @@ _DIRECTIVES = frozenset({"escape", "syntax", "check"})
 _HEREDOC_KEYWORDS = frozenset({"add", "copy", "run"})
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(Struct, frozen=True):
     """Lines of a file, counted from 1, both ends included."""
 
     file: str
@@ -32,8 +32,7 @@ class Place:
         return f"{self.file}:{self.start}"
 
 
-@dataclass(frozen=True, slots=True)
-class Heredoc:
+class Heredoc(Struct, frozen=True):
     """An inline document: its name, whether variables in it expand, whether leading tabs go (`<<-`)."""
 
     name: str
@@ -47,8 +46,7 @@ class Heredoc:
         return re.sub(r"(?m)^\t+", "", self.content) if self.chomp else self.content
 
 
-@dataclass(frozen=True, slots=True)
-class Statement:
+class Statement(Struct, frozen=True):
     """One instruction as written. `code` is the whole line with continuations joined, `rest` what follows the flags."""
 
     keyword: str
@@ -60,8 +58,7 @@ class Statement:
     comments: tuple[str, ...] = ()
 
 
-@dataclass(slots=True)
-class Dockerfile:
+class Dockerfile(Struct):
     """A parsed file: statements, parser directives, and the lines at which empty continuation lines stand."""
 
     name: str

@@ -5,8 +5,9 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import lru_cache
+
+from msgspec import Struct
 
 
 class PatternError(ValueError):
@@ -78,8 +79,7 @@ def match(pattern: str, name: str) -> bool:
     return compile_match(pattern).fullmatch(name) is not None
 
 
-@dataclass(frozen=True, slots=True)
-class Pattern:
+class Pattern(Struct, frozen=True):
     """One line of an ignore file. `negated` is the `!`; `depth` counts its path components."""
 
     text: str

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 _SPECIAL = "@*#?-$!0"
 
@@ -17,8 +18,7 @@ class WordError(ValueError):
     """A word that cannot be expanded; the text says why."""
 
 
-@dataclass(slots=True)
-class Expansion:
+class Expansion(Struct):
     """What became of a word: the text, the words it splits into, and the variables that were found and not found."""
 
     text: str = ""
@@ -27,8 +27,7 @@ class Expansion:
     unmatched: set[str] = field(default_factory=set)
 
 
-@dataclass(frozen=True, slots=True)
-class Rules:
+class Rules(Struct, frozen=True):
     """How to read quotes and escapes. `keep_unset` leaves references to unset variables as they are written."""
 
     escape: str = "\\"

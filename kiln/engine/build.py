@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
+from msgspec import Struct, field
 
 from kiln import events
 from kiln.engine.cancel import Cancel
@@ -30,8 +30,7 @@ OpenContext = Callable[[Context], Files]
 Fetched = tuple[Path, str]
 
 
-@dataclass(frozen=True, slots=True)
-class Doors:
+class Doors(Struct, frozen=True):
     """The engine's ways out, each a function given by its caller: images by name (`name, platform, place`), contexts,
     files by URL (`url, checksum` -> path and file name), git repositories (`url, keep .git, checksum` -> folder),
     results of steps from a shared cache, the bytes of a secret, the socket of an ssh agent, images of other targets,
@@ -48,8 +47,7 @@ class Doors:
     layers: Callable[[tuple[Descriptor, ...]], None]
 
 
-@dataclass(slots=True)
-class Build:
+class Build(Struct):
     """One run of the engine for one target and platform."""
 
     store: Store

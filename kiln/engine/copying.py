@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from kiln.engine.edit import Edit, Written
 from kiln.engine.files import Files
@@ -23,8 +24,7 @@ from kiln.store.tree import resolve
 Beneath = Callable[[str], Written | None]
 
 
-@dataclass(frozen=True, slots=True)
-class Look:
+class Look(Struct, frozen=True):
     """What the copied files shall look like: owner (None: as at the source) and mode (None: as at the source)."""
 
     owner: Owner | None = None

@@ -7,7 +7,9 @@ not replace a folder nor a folder a file.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from kiln.engine.users import Owner
 from kiln.errors import SourceError
@@ -22,8 +24,7 @@ def _nothing() -> Iterator[bytes]:
     return iter(())
 
 
-@dataclass(frozen=True, slots=True)
-class Written:
+class Written(Struct, frozen=True):
     """A path that was written: its entry, how to get its content, what it shares an inode with, whom to tell its digest."""
 
     entry: Entry

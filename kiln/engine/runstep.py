@@ -9,8 +9,9 @@ import posixpath
 import secrets
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from kiln import events
 from kiln.dockerfile.flags import Mount
@@ -34,8 +35,7 @@ _TAIL = 20
 _HOSTS = "127.0.0.1\tlocalhost buildkitsandbox\n::1\tlocalhost ip6-localhost ip6-loopback\n"
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(Struct, frozen=True):
     """Where a mount's `from` leads: a state's layers, or other files (the build context)."""
 
     stack: wire.Stack | None = None

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import posixpath
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from kiln.dockerfile.instructions import Copy
 from kiln.dockerfile.patterns import Matcher, PatternError, has_wildcard, match
@@ -16,8 +17,7 @@ from kiln.store.entry import DIR, FILE, Entry, clean, parent
 from kiln.store.tree import resolve
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
+class Item(Struct, frozen=True):
     """One path of a selection: where it goes below the selection's root, where it comes from, what it is."""
 
     relative: str
@@ -25,8 +25,7 @@ class Item:
     entry: Entry
 
 
-@dataclass(frozen=True, slots=True)
-class Selection:
+class Selection(Struct, frozen=True):
     """What one source names: `name` is the last part of its path as written, `items` begin with the root itself.
 
     `lazy` selections (made with patterns of `--parents`) make folders only where something in them is taken;

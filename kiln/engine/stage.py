@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from kiln.dockerfile.instructions import (
     Arg,
@@ -35,8 +37,7 @@ from kiln.errors import DockerfileError, KilnError
 _NOT_ENV = frozenset({"BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE"})
 
 
-@dataclass(frozen=True, slots=True)
-class Neighbours:
+class Neighbours(Struct, frozen=True):
     """What a stage can take from: the state behind a written name (stage, image, named context of an image), or files
     of a named context; the build context's files."""
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import datetime
 import posixpath
 import signal
-from dataclasses import dataclass, replace
 
 import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
 
 from kiln.dockerfile.instructions import Command, Env, HealthCheck, Label, Maintainer, OnBuild, Text, Words
 from kiln.dockerfile.words import Rules, WordError, expand
@@ -26,8 +27,7 @@ DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 TIMELESS = 315532800
 
 
-@dataclass(frozen=True, slots=True)
-class State:
+class State(Struct, frozen=True):
     """An image in the making. `env` are the variables for expansion and commands (ENV and ARG), `args` the build
     arguments in the order of their ARG, `created` the latest time of a command that ran (seconds since the epoch)."""
 

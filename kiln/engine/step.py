@@ -7,9 +7,9 @@ import hashlib
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 
 import msgspec
+from msgspec import Struct, field
 
 from kiln import events
 from kiln.engine.build import Build
@@ -19,8 +19,7 @@ from kiln.store.layer import Layer
 from kiln.store.records import Record
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(Struct, frozen=True):
     """What a person sees of a step: its id, its line, where it stands; `facts` are digests of what it depends on, by
     name, so that a change can be told in words. `fresh`: the cache is not to be asked."""
 
@@ -31,8 +30,7 @@ class Step:
     facts: dict[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
+class Result(Struct, frozen=True):
     """A step's layer; `created` is when its command ran (seconds since the epoch), 0 for a step without one."""
 
     layer: Layer

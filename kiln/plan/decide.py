@@ -9,9 +9,9 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import msgspec
+from msgspec import Struct
 
 BUILD, SKIP, PULL = "build", "skip", "pull"
 _SHORT = 8
@@ -23,8 +23,7 @@ _INLINE = re.compile(r":\d+$")
 _MOST_FILES = 2000
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(Struct, frozen=True):
     """What is done for a target and why. `push`: the image is here already, only a registry still wants it. `key` is empty
     where it cannot be known before another target is built; `digest` is the image's where that is known."""
 

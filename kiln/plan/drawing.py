@@ -6,15 +6,14 @@ import shutil
 import textwrap
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 import msgspec
+from msgspec import Struct
 
 from kiln.plan.picture import svg
 
 
-@dataclass(frozen=True, slots=True)
-class Node:
+class Node(Struct, frozen=True):
     """A target as it is shown; `decision` is build, skip or pull."""
 
     name: str

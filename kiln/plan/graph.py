@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from kiln.dockerfile.flags import parse_mount
 from kiln.dockerfile.instructions import Copy, Instruction, Program, Run, Stage
@@ -15,16 +16,14 @@ from kiln.oci.platform import Platform, local
 from kiln.oci.platform import parse as parse_platform
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(Struct, frozen=True):
     """What a name in FROM, `--from` or `from=` stands for: a stage (`stage`), or an image or named context (`name`)."""
 
     stage: int = -1
     name: str = ""
 
 
-@dataclass(slots=True)
-class Vertex:
+class Vertex(Struct):
     """A stage to build: its expanded base, platform, and what its instructions take from elsewhere (by written name)."""
 
     stage: Stage
@@ -39,8 +38,7 @@ class Vertex:
         return [origin.stage for origin in (self.base, *self.origins.values()) if origin.stage >= 0]
 
 
-@dataclass(slots=True)
-class Graph:
+class Graph(Struct):
     """The vertices that the target needs, by stage index, in the Dockerfile's order; and the global arguments."""
 
     target: int

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from kiln.dockerfile.suggest import did_you_mean
 from kiln.errors import PlanError, UsageError
 
 
-@dataclass(frozen=True, slots=True)
-class Node:
+class Node(Struct, frozen=True):
     """A target as the graph sees it: its name, where it is written, what it needs (names), whether it may be made."""
 
     name: str
@@ -20,8 +20,7 @@ class Node:
     enabled: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Order:
+class Order(Struct, frozen=True):
     """Targets in an order in which each comes after what it needs. `needs` and `needed_by` are direct neighbours; `depth`
     is the length of the longest way down, `height` of the longest way up (both 0 at an end)."""
 

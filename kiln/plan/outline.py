@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from kiln.dockerfile.instructions import Arg, Copy, Env, Instruction, OnBuild, Program, Run
 from kiln.dockerfile.words import Rules, WordError, expand
@@ -14,8 +16,7 @@ from kiln.plan.graph import Graph, Vertex
 _REMOTE = re.compile(r"^(?:https?://|git://|ssh://|git@)")
 
 
-@dataclass(frozen=True, slots=True)
-class Take:
+class Take(Struct, frozen=True):
     """Files of a context (empty: the main one) that an instruction takes: what an expanded COPY names, or what is at a
     path (a bind mount; the empty path is everything)."""
 
@@ -24,8 +25,7 @@ class Take:
     path: str = ""
 
 
-@dataclass(slots=True)
-class Outline:
+class Outline(Struct):
     """`images` are names in FROM, `--from` and `from=` that are no stages, in order; `arguments` the names of ARG; `takes`
     are files of contexts; `remotes` URLs and git repositories with their checksum or empty; `triggers` says whether the
     result has ONBUILD instructions, `fires` whether a stage has that another one stands on; `runs` whether a command runs."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import csv
-from dataclasses import dataclass, field
 from pathlib import Path
+
+from msgspec import Struct, field
 
 from kiln.errors import UsageError
 
@@ -19,8 +20,7 @@ _KEYS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Output:
+class Output(Struct, frozen=True):
     """One `--output`. `dest` is a path or `-`; `options` are the other key=value words."""
 
     type: str
@@ -79,8 +79,7 @@ def parse_output(text: str) -> Output:
     return made
 
 
-@dataclass(frozen=True, slots=True)
-class CachePlace:
+class CachePlace(Struct, frozen=True):
     """One `--cache-from` or `--cache-to`: `registry` (a reference) or `local` (a folder); `mode` min or max."""
 
     type: str

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from html import escape
+
+from msgspec import Struct
 
 Drawn = tuple[str, str, str, tuple[str, ...], int]
 
@@ -29,8 +30,7 @@ _STYLE = """
 """
 
 
-@dataclass(frozen=True, slots=True)
-class _Box:
+class _Box(Struct, frozen=True):
     x: float
     y: float
     width: float

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
+
+from msgspec import Struct, field
 
 from kiln.dockerfile.instructions import Program
 from kiln.oci.platform import Platform
@@ -12,8 +13,7 @@ from kiln.oci.reference import Reference
 from kiln.plan.outputs import CachePlace, Output
 
 
-@dataclass(frozen=True, slots=True)
-class Context:
+class Context(Struct, frozen=True):
     """Where files come from: a `folder` on disk, a lone `dockerfile`, an OCI `layout` (folder:tag), an `image`, the image
     of another `target` (its name is `reference`), or an `archive` (a zip, war, jar, tar or program at `folder`), of which
     the folder `reference` is meant.
@@ -31,8 +31,7 @@ class Context:
     mounts: tuple[tuple[str, Context], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Bootstrap:
+class Bootstrap(Struct, frozen=True):
     """A base image of distribution packages: the suite, further packages, components; `mirror` empty for mmdebstrap's
     own."""
 
@@ -43,8 +42,7 @@ class Bootstrap:
     components: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Secret:
+class Secret(Struct, frozen=True):
     """A build secret: its bytes are read when a step mounts it, and go nowhere else."""
 
     id: str
@@ -52,8 +50,7 @@ class Secret:
     env: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(Struct, frozen=True):
     """One image: the parsed Dockerfile, its contexts and arguments. `platforms` empty means that of this machine.
 
     `name` is unique in a plan, `place` says where the target is written. `tags` are its names in the store, `pushes` its

@@ -10,10 +10,10 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from urllib.parse import urlencode
 
 import msgspec
+from msgspec import Struct
 
 from kiln.errors import AuthError
 from kiln.registry.challenge import Challenge
@@ -25,23 +25,27 @@ _MARGIN = 10.0
 _LIFETIME = 60.0
 
 
-@dataclass(frozen=True, slots=True)
-class TokenQuestion:
+class TokenQuestion(Struct, frozen=True):
     """A question to a token service, on behalf of the registry `host`. `form` makes it a POST, else it is a GET."""
 
     host: str
     url: str
-    authorization: str = field(default="", repr=False)
-    form: bytes | None = field(default=None, repr=False)
+    authorization: str = ""
+    form: bytes | None = None
+
+    def __repr__(self) -> str:
+        return f"TokenQuestion({self.host!r}, {self.url!r}, ...)"
 
 
 Ask = Callable[[TokenQuestion], bytes]
 
 
-@dataclass(frozen=True, slots=True)
-class _Token:
-    header: str = field(repr=False)
+class _Token(Struct, frozen=True):
+    header: str
     expires: float
+
+    def __repr__(self) -> str:
+        return f"_Token(..., {self.expires})"
 
 
 class _Answer(msgspec.Struct):

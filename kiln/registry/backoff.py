@@ -5,8 +5,9 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TypeVar
+
+from msgspec import Struct
 
 from kiln.registry.faults import TransientError
 
@@ -14,8 +15,7 @@ Result = TypeVar("Result")
 LONGEST = 60.0
 
 
-@dataclass(frozen=True, slots=True)
-class Backoff:
+class Backoff(Struct, frozen=True):
     """At most `attempts`, waiting about `first`, 2 `first`, 4 `first` ... seconds between them, never over a minute."""
 
     attempts: int = 5

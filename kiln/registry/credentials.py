@@ -10,9 +10,10 @@ import binascii
 import json
 import os
 import secrets
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from kiln.errors import AuthError
 from kiln.oci.reference import DEFAULT_HOST
@@ -23,14 +24,16 @@ DOCKER_KEY = "https://index.docker.io/v1/"
 _DOCKER_HOSTS = ("index.docker.io", "registry-1.docker.io", DEFAULT_HOST)
 
 
-@dataclass(frozen=True, slots=True)
-class Credential:
+class Credential(Struct, frozen=True):
     """A user and a password, or an identity token (for the token service), or a token for the registry itself."""
 
     username: str = ""
-    password: str = field(default="", repr=False)
-    identity_token: str = field(default="", repr=False)
-    registry_token: str = field(default="", repr=False)
+    password: str = ""
+    identity_token: str = ""
+    registry_token: str = ""
+
+    def __repr__(self) -> str:
+        return f"Credential({self.username!r}, ...)"
 
 
 class Credentials:

@@ -8,10 +8,10 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import msgspec
+from msgspec import Struct
 
 from kiln.errors import AuthError
 
@@ -35,8 +35,7 @@ class Login(msgspec.Struct, frozen=True, rename={"server": "ServerURL", "usernam
         return f"Login(server={self.server!r}, username={self.username!r})"
 
 
-@dataclass(frozen=True, slots=True)
-class Helper:
+class Helper(Struct, frozen=True):
     """One helper program. `place` is the file that names it, for errors; `environment` is what the program gets."""
 
     name: str

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from typing import TypeVar
+
+from msgspec.structs import replace
 
 from kiln.errors import CorruptError, KilnError, NotFoundError, RegistryError, UsageError
 from kiln.events import Report, Warned

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from functools import partial
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from kiln.errors import RegistryError, UsageError
 from kiln.oci.image import Descriptor
@@ -89,8 +91,7 @@ def _is_pushed(client: Client, ref: Reference, root: Descriptor) -> bool:
     return found is not None and found.digest == root.digest
 
 
-@dataclass(frozen=True, slots=True)
-class _Content:
+class _Content(Struct, frozen=True):
     """Blobs from the store, else from elsewhere."""
 
     blobs: Blobs

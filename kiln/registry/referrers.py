@@ -6,11 +6,11 @@ Registries without the referrers API are served by the specification's "Referrer
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import msgspec
+from msgspec.structs import replace
 
 from kiln.errors import NotFoundError
 from kiln.oci import media

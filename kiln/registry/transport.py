@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 from urllib.parse import urljoin, urlsplit
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from kiln.errors import RegistryError
 from kiln.registry import challenge
@@ -26,8 +28,7 @@ _TOKEN_LIMIT = 1 << 20
 _TLS_SPOKEN = (b"HTTP request to an HTTPS server", b"HTTP request was sent to HTTPS port")
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(Struct, frozen=True):
     """One request to the registry `host`. `target` is a path of its API or a URL that it gave.
 
     `what` and `where` are for errors. A body that is a function is streamed: called for each attempt, not retried here.
@@ -40,8 +41,11 @@ class Request:
     where: str
     scopes: frozenset[str] = frozenset()
     headers: Mapping[str, str] = field(default_factory=dict)
-    body: bytes | Callable[[], Iterable[bytes]] | None = field(default=None, repr=False)
+    body: bytes | Callable[[], Iterable[bytes]] | None = None
     seconds: float = 60
+
+    def __repr__(self) -> str:
+        return f"Request({self.host!r}, {self.method!r}, {self.target!r}, ...)"
 
 
 class Transport:

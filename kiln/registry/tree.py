@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from kiln.errors import RegistryError
 from kiln.oci import media
@@ -13,8 +14,7 @@ _DEEPEST = 4
 _MOST_MANIFESTS = 1000
 
 
-@dataclass(frozen=True, slots=True)
-class Tree:
+class Tree(Struct, frozen=True):
     """The manifests with their bytes, each after those that it names (the root is last), and the blobs, each once."""
 
     manifests: tuple[tuple[Descriptor, bytes], ...]

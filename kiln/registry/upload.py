@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import quote, urljoin
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from kiln.errors import CorruptError, RegistryError
 from kiln.oci.image import Descriptor
@@ -31,8 +33,7 @@ _MANGLED = frozenset({"DIGEST_INVALID", "SIZE_INVALID"})
 _RANGE = re.compile(r"^(?:bytes=)?0-([0-9]+)$")
 
 
-@dataclass(frozen=True, slots=True)
-class _Session:
+class _Session(Struct, frozen=True):
     """An upload that the registry opened: where it is, and how many bytes of it the registry has."""
 
     location: str

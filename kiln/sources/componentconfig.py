@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from kiln.errors import UsageError
 from kiln.oci.reference import parse as parse_reference
@@ -11,8 +12,7 @@ from kiln.sources import yamlplaces
 from kiln.sources.wish import Destination
 
 
-@dataclass(frozen=True, slots=True)
-class _Schema:
+class _Schema(Struct, frozen=True):
     """A file, the section in it (a path of keys) and the names of prefix, domain, tag, user and password there."""
 
     file: str

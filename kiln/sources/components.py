@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from kiln.dockerfile.suggest import did_you_mean
 from kiln.errors import PlanError, UsageError
@@ -22,8 +24,7 @@ _DEPENDENCY_FILES = ("component.dep", "components.dep")
 _COMMON = "common"
 
 
-@dataclass(frozen=True, slots=True)
-class _Component:
+class _Component(Struct, frozen=True):
     """One folder of `src`; `needs` are (component, place of the line that names it)."""
 
     name: str

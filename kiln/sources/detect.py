@@ -5,8 +5,9 @@ from __future__ import annotations
 import datetime
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
+
+from msgspec import Struct
 
 from kiln.engine.cancel import Cancel
 from kiln.errors import UsageError
@@ -25,8 +26,7 @@ _COMPOSE_OVERRIDES = ("compose.override.yaml", "compose.override.yml", "docker-c
 _COMPOSE = re.compile(r"^(docker-)?compose\b.*\.ya?ml$")
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(Struct, frozen=True):
     """Where targets are written: `path` a file or folder, or `files` that belong together; `kind` empty for what is found
     there. `config` is the folder of a tree's configuration, `sets` are changes to targets of bake files
     (`target.key=value`)."""
@@ -36,7 +36,7 @@ class Place:
     kind: str = ""
     variant: str = ""
     config: Path | None = None
-    sets: tuple[str, ...] = field(default=())
+    sets: tuple[str, ...] = ()
 
 
 def load(place: Place, settings: Settings, cancel: Cancel) -> Collection:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from kiln.dockerfile import parser, reading
 from kiln.dockerfile.patterns import Matcher, PatternError, read_ignore_file

@@ -11,8 +11,9 @@ import signal
 import subprocess
 import urllib.parse
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from kiln.engine.cancel import Cancel
 from kiln.errors import SourceError
@@ -26,8 +27,7 @@ _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)([^/?#]*@)?([^/?#@]*)([^?#]*)")
 _SCP = re.compile(r"^[^/:]+:(?!//)")
 
 
-@dataclass(frozen=True, slots=True)
-class GitSource:
+class GitSource(Struct, frozen=True):
     """A repository, what to check out of it (branch, tag, commit; empty: its default), and a folder in it."""
 
     remote: str

@@ -16,8 +16,9 @@ import re
 import shutil
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from kiln.dockerfile.suggest import did_you_mean
 from kiln.engine.cancel import Cancel
@@ -44,8 +45,7 @@ _FETCH = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class _Submodule:
+class _Submodule(Struct, frozen=True):
     path: str
     commit: str
     remote: str

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 _V4, _V6 = ipaddress.IPv4Network, ipaddress.IPv6Network
@@ -26,8 +27,7 @@ _MAPPED, _COMPATIBLE, _SIX_TO_FOUR = _V6("::ffff:0:0/96"), _V6("::/96"), _V6("20
 _SIIT = _V6("::ffff:0:0:0/96")
 
 
-@dataclass(frozen=True, slots=True)
-class Policy:
+class Policy(Struct, frozen=True):
     """Which addresses may be reached. `private` allows all but link-local and metadata addresses, else only those of the
     public internet; `netrc` allows to send the password that ~/.netrc has for a host."""
 

@@ -8,12 +8,12 @@ import threading
 import urllib.parse
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from email.message import Message
 from pathlib import Path
 from typing import IO
 
 import urllib3
+from msgspec import Struct
 from urllib3.exceptions import HTTPError, SSLError
 
 from kiln.engine.cancel import Cancel
@@ -39,8 +39,7 @@ class Broken(Exception):
         self.why = why
 
 
-@dataclass(frozen=True, slots=True)
-class Bounds:
+class Bounds(Struct, frozen=True):
     """What a download may take: `limit` bytes, `timeout` seconds in all, `stall` seconds without a byte. 0: no bound."""
 
     limit: int = 0

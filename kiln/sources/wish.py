@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
+
+from msgspec import Struct, field
 
 from kiln.oci.platform import Platform
 from kiln.oci.reference import Reference
@@ -12,8 +13,7 @@ from kiln.plan.outputs import CachePlace, Output
 from kiln.plan.target import Bootstrap, Context, Secret
 
 
-@dataclass(frozen=True, slots=True)
-class Wish:
+class Wish(Struct, frozen=True):
     """One image as it was asked for: `context` a place or text as given, `file` the Dockerfile (empty: the context's).
 
     The fields from `name` on are of targets that come many at once. `contexts` values are texts as `--build-context`
@@ -55,8 +55,7 @@ class Wish:
     component: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Hooks:
+class Hooks(Struct, frozen=True):
     """The scripts of a component: `folder` is the component's, `needs` the components that appear in its `dependency/`, those of
     `bases` only since its Dockerfiles stand on their images."""
 
@@ -68,19 +67,20 @@ class Hooks:
     bases: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
-class Destination:
+class Destination(Struct, frozen=True):
     """Where images are pushed: `prefix` stands before each image's own name (`host/namespace`), `tag` replaces its tag.
     `username` and `password` are for the prefix's host, empty for those that are kept on the machine."""
 
     prefix: str = ""
     tag: str = ""
     username: str = ""
-    password: str = field(default="", repr=False)
+    password: str = ""
+
+    def __repr__(self) -> str:
+        return f"Destination({self.prefix!r}, {self.tag!r}, {self.username!r}, ...)"
 
 
-@dataclass(frozen=True, slots=True)
-class Collection:
+class Collection(Struct, frozen=True):
     """Everything that one source holds. `groups` are names for several targets; what is made where nothing is named is
     the group `default` or, without one, every enabled target. `aliases` are further words that name targets (components,
     images). `result` is the file that takes the names of what was made. `warnings` are (place, text)."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from kiln.errors import KilnError
 from kiln.oci.image import Index
@@ -19,8 +20,7 @@ _FOLDERS = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
+class Item(Struct, frozen=True):
     """One thing that takes space: `size` in bytes on disk, `used` in seconds since the epoch, `tags` that need it."""
 
     kind: str
@@ -97,8 +97,7 @@ def _reachable(store: Store, digest: str) -> list[str]:
     return found + [document.config.digest] + [layer.digest for layer in document.layers]
 
 
-@dataclass(frozen=True, slots=True)
-class Pruned:
+class Pruned(Struct, frozen=True):
     """What a collection did: things removed and bytes freed; bytes that are left."""
 
     removed: int

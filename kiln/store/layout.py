@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
+from msgspec import Struct
 
 from kiln.errors import StoreError
 from kiln.oci import media
@@ -15,8 +15,7 @@ from kiln.store.blobs import Blobs
 from kiln.store.files import locked, write_whole
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
+class Stored(Struct, frozen=True):
     """An image or index of the store: its descriptor and the bytes of its document."""
 
     descriptor: Descriptor

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from kiln.errors import SourceError
 from kiln.store.entry import (
@@ -93,15 +94,13 @@ class Source:
         )
 
 
-@dataclass(slots=True)
-class _Extended:
+class _Extended(Struct):
     records: dict[str, bytes] = field(default_factory=dict)
     long_name: bytes = b""
     long_link: bytes = b""
 
 
-@dataclass(slots=True)
-class Member:
+class Member(Struct):
     """One member: cleaned path, entry, and its content. `raw_name` and `raw_link` are as the archive wrote them."""
 
     path: str

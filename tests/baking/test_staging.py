@@ -7,9 +7,9 @@ import os
 import subprocess
 import sys
 import threading
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from kiln import events, settings
 from kiln.baking import hookbox, hookcopy, hooks

@@ -12,8 +12,10 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from pathlib import Path
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from kiln.dockerfile.suggest import did_you_mean
 from kiln.errors import KilnError, UsageError
@@ -163,8 +165,7 @@ def finished(drafts: Mapping[str, Draft], overrides: bakesets.Overrides) -> Call
     return _Inheritance(drafts, overrides).draft
 
 
-@dataclass(slots=True)
-class _Inheritance:
+class _Inheritance(Struct):
     """Lays drafts over those they inherit; `active` are the names on the way."""
 
     drafts: Mapping[str, Draft]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
+
+from msgspec import Struct, field
 
 from kiln.dockerfile.suggest import did_you_mean
 from kiln.errors import KilnError, UsageError
@@ -15,8 +16,7 @@ from kiln.sources.wish import Collection, Wish
 _MAX_CHAIN = 100
 
 
-@dataclass(frozen=True, slots=True)
-class Drafts:
+class Drafts(Struct, frozen=True):
     """What files give: the names of targets in order, their drafts, groups, and where each group is written."""
 
     names: tuple[str, ...]
@@ -38,8 +38,7 @@ def gather(kind: str, root: Path, drafts: Drafts, environment: Mapping[str, str]
     return Collection(kind, root, wishes, groups=gathering.groups, warnings=tuple(gathering.all_warnings()))
 
 
-@dataclass(slots=True)
-class _Gathering:
+class _Gathering(Struct):
     drafts: Drafts
     wishes: dict[str, Wish] = field(default_factory=dict)
     groups: dict[str, tuple[str, ...]] = field(default_factory=dict)
@@ -47,7 +46,7 @@ class _Gathering:
     failed_groups: dict[str, KilnError] = field(default_factory=dict)
     warnings: Warnings = field(default_factory=list)
     checked: set[str] = field(default_factory=set)
-    known: frozenset[str] = field(init=False)
+    known: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         self.known = frozenset(self.drafts.names)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from typing import TypeAlias
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from kiln.errors import UsageError
 from kiln.sources.buildx.words import fields_of, joined
@@ -24,8 +26,7 @@ KNOWN = (*TEXTS, *FLAGS, *REPLACED, *ADDED, *MAPS, "inherits", "matrix", "name")
 _OBJECTS = ("output", "cache-from", "cache-to", "secret", "ssh", "attest", "policy")
 
 
-@dataclass(frozen=True, slots=True)
-class Draft:
+class Draft(Struct, frozen=True):
     """A target as files and `--set` describe it, by the names of bake files; `places` are those of its attributes."""
 
     name: str

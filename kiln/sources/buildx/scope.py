@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from kiln.dockerfile.suggest import did_you_mean
 from kiln.errors import KilnError, UsageError
@@ -27,8 +28,7 @@ _GROUP_KEYS = ("targets", "description")
 _KEYS = {"variable": _VARIABLE_KEYS, "function": _FUNCTION_KEYS, "group": _GROUP_KEYS, "target": KNOWN}
 
 
-@dataclass(frozen=True, slots=True)
-class Made:
+class Made(Struct, frozen=True):
     """One target or group of a block; the rounds of a matrix make several, each with a `scope` of its own."""
 
     name: str
@@ -36,8 +36,7 @@ class Made:
     scope: hcl.Scope
 
 
-@dataclass(slots=True)
-class World:
+class World(Struct):
     """The scope of all files together; the later file's variables, functions and groups replace those of the earlier."""
 
     environment: Mapping[str, str]
@@ -170,8 +169,7 @@ def _parameter(node: hcl.Node) -> str:
     return node.name if isinstance(node, hcl.Name) else constant(node)
 
 
-@dataclass(frozen=True, slots=True)
-class _Blocks:
+class _Blocks(Struct, frozen=True):
     """`target` or `group` as a name: its members are those of the files."""
 
     world: World
@@ -189,8 +187,7 @@ class _Blocks:
         return _Attributes(self.world, self.kind, name, tuple(made))
 
 
-@dataclass(frozen=True, slots=True)
-class _Attributes:
+class _Attributes(Struct, frozen=True):
     """`target.NAME`: its members are the attributes that are written there, without those it inherits."""
 
     world: World

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from kiln.dockerfile.suggest import did_you_mean
 from kiln.errors import UsageError
@@ -25,8 +27,7 @@ _TRUE = ("1", "t", "T", "true", "TRUE", "True")
 _FALSE = ("0", "f", "F", "false", "FALSE", "False")
 
 
-@dataclass(slots=True)
-class Override:
+class Override(Struct):
     """What is set for one key of a target; `item` is the name in a map."""
 
     key: str

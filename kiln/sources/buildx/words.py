@@ -5,8 +5,9 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from kiln.errors import UsageError
 from kiln.plan.outputs import CachePlace, Output, parse_cache, parse_output

@@ -5,9 +5,10 @@ from __future__ import annotations
 import datetime
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+
+from msgspec import Struct, field
 
 from kiln.errors import KilnError, SourceError
 from kiln.oci.reference import Reference
@@ -18,16 +19,14 @@ from kiln.sources.mirror import Mirrors
 from kiln.sources.wish import Wish
 
 
-@dataclass(frozen=True, slots=True)
-class Draft:
+class Draft(Struct, frozen=True):
     """A wish, and the ids that it names: (id, place, whether it must be one image)."""
 
     wish: Wish
     wanted: tuple[tuple[str, str, bool], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Checkout:
+class Checkout(Struct, frozen=True):
     """A commit of a repository as a folder; `folder` may be a folder in it."""
 
     remote: str
@@ -41,8 +40,7 @@ class Checkout:
         return f"{shown(self.remote)}#{self.commit[:8]}"
 
 
-@dataclass(frozen=True)
-class Ground:
+class Ground(Struct, frozen=True, dict=True):
     """`root` is the catalog's folder, `file` its name for places; `tag` that of names without one, empty for none.
     `rpms` are the descriptions of packages that were read, by URL."""
 

@@ -6,9 +6,10 @@ import csv
 import functools
 import os
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
+
+from msgspec.structs import replace
 
 from kiln.errors import KilnError, UsageError
 from kiln.oci.platform import Platform

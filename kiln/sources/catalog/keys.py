@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from msgspec import Struct
+from msgspec.structs import replace
 
 NETWORKS = ("default", "none", "host")
 PREFIX = "x-"
 
 
-@dataclass(frozen=True, slots=True)
-class Key:
+class Key(Struct, frozen=True):
     """One key. `kind` is the shape of its value:
 
     text, flag; texts: one text or a list; pairs: a mapping, or a list of NAME=VALUE; map: a mapping of texts;

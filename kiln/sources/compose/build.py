@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from kiln.dockerfile.suggest import did_you_mean
 from kiln.errors import UsageError
@@ -49,8 +50,7 @@ def draft_of(service: Service, secrets: Map, environment: Mapping[str, str], pro
     return Draft(target_name(service.name), service.place, reader.fields, (), reader.places)
 
 
-@dataclass(slots=True)
-class _Reader:
+class _Reader(Struct):
     service: Service
     build: Map
     environment: Mapping[str, str]

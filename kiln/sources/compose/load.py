@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
+
+from msgspec import Struct, field
 
 from kiln.errors import UsageError
 from kiln.sources import yamlplaces
@@ -81,8 +82,7 @@ def _services(files: _Files, paths: Sequence[Path]) -> dict[str, Service]:
     return found
 
 
-@dataclass(slots=True)
-class _Files:
+class _Files(Struct):
     """Compose files by their path, each read once."""
 
     environment: Mapping[str, str]

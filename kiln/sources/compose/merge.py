@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from kiln.dockerfile.suggest import did_you_mean
 from kiln.errors import UsageError
@@ -14,8 +15,7 @@ _MAPPINGS = ("args", "labels", "additional_contexts", "environment")
 _MAX_FILES = 50
 
 
-@dataclass(frozen=True, slots=True)
-class Service:
+class Service(Struct, frozen=True):
     """A service with the file it is written in."""
 
     name: str
@@ -84,8 +84,7 @@ def pairs(value: Value) -> Value:
     return made
 
 
-@dataclass(slots=True)
-class Services:
+class Services(Struct):
     """The services of one file; those that extend another are completed when they are asked for."""
 
     file: str

@@ -7,9 +7,10 @@ The language is that of HashiCorp's specification (hcl/hclsyntax/spec.md). `hcls
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Protocol
+
+from msgspec import Struct
 
 from kiln.errors import KilnError, UsageError
 from kiln.sources.hcl import value as values
@@ -52,8 +53,7 @@ def evaluate(node: Node, scope: Scope) -> Value:
         raise UsageError("the expression is nested too deeply", where=node.place) from None
 
 
-@dataclass(frozen=True, slots=True)
-class Local:
+class Local(Struct, frozen=True):
     """A scope with some more names."""
 
     outer: Scope
@@ -68,8 +68,7 @@ class Local:
         return self.outer.function(name)
 
 
-@dataclass(frozen=True, slots=True)
-class Literal:
+class Literal(Struct, frozen=True):
     """A number, a bool, null or a text without `${`."""
 
     place: str
@@ -80,8 +79,7 @@ class Literal:
         return self.value
 
 
-@dataclass(frozen=True, slots=True)
-class Name:
+class Name(Struct, frozen=True):
     """A variable."""
 
     place: str
@@ -92,8 +90,7 @@ class Name:
         return scope.variable(self.name)
 
 
-@dataclass(frozen=True, slots=True)
-class Template:
+class Template(Struct, frozen=True):
     """Texts and expressions one after the other. One expression alone keeps its type unless `joined`."""
 
     place: str
@@ -116,8 +113,7 @@ def _inserted(part: Node, scope: Scope) -> str:
         raise UsageError(f"{bad.message} inside a text", where=part.place, hint=hint) from None
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(Struct, frozen=True):
     """`%{if}` in a template."""
 
     place: str
@@ -130,8 +126,7 @@ class Choice:
         return evaluate(self.yes if boolean(evaluate(self.condition, scope)) else self.no, scope)
 
 
-@dataclass(frozen=True, slots=True)
-class Loop:
+class Loop(Struct, frozen=True):
     """`%{for}` in a template."""
 
     place: str
@@ -149,8 +144,7 @@ def _rounds(names: tuple[str, ...], over: Value, scope: Scope) -> list[Scope]:
     return [Local(scope, dict(zip(names, pair[-len(names) :], strict=True))) for pair in values.pairs(over)]
 
 
-@dataclass(frozen=True, slots=True)
-class ListOf:
+class ListOf(Struct, frozen=True):
     """`[...]`."""
 
     place: str
@@ -161,8 +155,7 @@ class ListOf:
         return tuple(evaluate(item, scope) for item in self.items)
 
 
-@dataclass(frozen=True, slots=True)
-class ObjectOf:
+class ObjectOf(Struct, frozen=True):
     """`{...}`; a name as a key stands for itself."""
 
     place: str
@@ -173,8 +166,7 @@ class ObjectOf:
         return {text(evaluate(key, scope)): evaluate(value, scope) for key, value in self.pairs}
 
 
-@dataclass(frozen=True, slots=True)
-class ForList:
+class ForList(Struct, frozen=True):
     """`[for ... in ... : value if ...]`."""
 
     place: str
@@ -189,8 +181,7 @@ class ForList:
         return tuple(evaluate(self.value, inner) for inner in rounds)
 
 
-@dataclass(frozen=True, slots=True)
-class ForObject:
+class ForObject(Struct, frozen=True):
     """`{for ... in ... : key => value... if ...}`; `grouped` collects the values of a key."""
 
     place: str
@@ -216,8 +207,7 @@ def _chosen(rounds: list[Scope], condition: Node | None) -> list[Scope]:
     return [inner for inner in rounds if condition is None or boolean(evaluate(condition, inner))]
 
 
-@dataclass(frozen=True, slots=True)
-class Member:
+class Member(Struct, frozen=True):
     """`of.name`, `of[key]` and `of.0`."""
 
     place: str
@@ -229,8 +219,7 @@ class Member:
         return member(evaluate(self.of, scope), evaluate(self.key, scope))
 
 
-@dataclass(frozen=True, slots=True)
-class Splat:
+class Splat(Struct, frozen=True):
     """`of[*]` and `of.*` with the members that follow, taken of every element."""
 
     place: str
@@ -247,8 +236,7 @@ class Splat:
         return every
 
 
-@dataclass(frozen=True, slots=True)
-class Unary:
+class Unary(Struct, frozen=True):
     """`-of` or `!of`."""
 
     place: str
@@ -261,8 +249,7 @@ class Unary:
         return not boolean(value) if self.sign == "!" else tidy(-number(value))
 
 
-@dataclass(frozen=True, slots=True)
-class Binary:
+class Binary(Struct, frozen=True):
     """Two values and what stands between them."""
 
     place: str
@@ -275,8 +262,7 @@ class Binary:
         return OPERATIONS[self.sign](evaluate(self.left, scope), evaluate(self.right, scope))
 
 
-@dataclass(frozen=True, slots=True)
-class Conditional:
+class Conditional(Struct, frozen=True):
     """`condition ? yes : no`."""
 
     place: str
@@ -296,13 +282,12 @@ class Conditional:
         return value
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(Struct, frozen=True):
     """A function with its arguments; `spread` hands on the elements of the last one."""
 
     place: str
     name: str
-    arguments: tuple[Node, ...] = field(default=())
+    arguments: tuple[Node, ...] = ()
     spread: bool = False
 
     def evaluate(self, scope: Scope) -> Value:

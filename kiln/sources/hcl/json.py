@@ -8,9 +8,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from decimal import Decimal
 from json.decoder import scanstring  # type: ignore[attr-defined]
+
+from msgspec import Struct
 
 from kiln.errors import UsageError
 from kiln.sources.hcl import evaluate as hcl
@@ -73,8 +74,7 @@ def _members(node: hcl.Node, kind: str) -> Iterator[tuple[hcl.Node, hcl.Node]]:
         yield from inner.pairs
 
 
-@dataclass(slots=True)
-class _Reader:
+class _Reader(Struct):
     """Reads values one after the other; `at` is the next offset."""
 
     text: Text

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import bisect
 import re
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from kiln.errors import UsageError
 
@@ -19,8 +20,7 @@ _FOR = re.compile(r"\{\s*for\s+[A-Za-z_]")
 _NEWLINES_HIDDEN = {"(", "[", "for"}
 
 
-@dataclass(frozen=True, slots=True)
-class Text:
+class Text(Struct, frozen=True):
     """A text to read HCL from, and where it is written: `line` is that of its first character, `breaks` are the
     offsets of line ends (none for a JSON string, whose line breaks are not the file's)."""
 
@@ -45,8 +45,7 @@ def file_text(content: str, file: str) -> Text:
     return Text(content, file, breaks=tuple(found.start() for found in re.finditer("\n", content)))
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
+class Span(Struct, frozen=True):
     """A quoted text or heredoc: `begin` to `end` is what stands between its marks, `after` the offset behind them."""
 
     begin: int
@@ -56,8 +55,7 @@ class Span:
     flush: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Masked:
+class Masked(Struct, frozen=True):
     """The skeleton of a piece of text, and the texts in it by the offset at which they begin."""
 
     skeleton: str

@@ -6,8 +6,9 @@ Its table is built when it is first needed. python-hcl2 keeps a copy beside its 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, TypeAlias
+
+from msgspec import Struct
 
 from kiln.errors import UsageError
 from kiln.sources.hcl import evaluate as hcl
@@ -86,8 +87,7 @@ def _words(tree: Tree) -> list[str]:
     return [str(child).strip() for child in tree.children if not hasattr(child, "data")]
 
 
-@dataclass(slots=True)
-class _Reader:
+class _Reader(Struct):
     """Makes nodes of one tree; `shift` is added to its offsets."""
 
     text: Text

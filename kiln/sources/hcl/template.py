@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from kiln.errors import UsageError
 from kiln.sources.hcl.evaluate import Choice, Literal, Loop, Node, Template
@@ -18,8 +20,7 @@ _FOR = re.compile(r"\s*for\s+([A-Za-z_][\w-]*)\s*(?:,\s*([A-Za-z_][\w-]*)\s*)?\b
 _MARK = re.compile(r"\$\$\{|%%\{|\$\{|%\{")
 
 
-@dataclass(frozen=True, slots=True)
-class _Piece:
+class _Piece(Struct, frozen=True):
     """A part of a template before directives are paired: `word` is empty for texts, `$` for expressions."""
 
     word: str
@@ -137,8 +138,7 @@ def _flushed(pieces: list[_Piece]) -> list[_Piece]:
     ]
 
 
-@dataclass(slots=True)
-class _Reader:
+class _Reader(Struct):
     """Pairs directives; `next` is the piece to be read."""
 
     text: Text

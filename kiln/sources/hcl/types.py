@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from kiln.errors import UsageError
 from kiln.sources.hcl import evaluate as hcl
@@ -13,8 +14,7 @@ from kiln.sources.hcl.value import Value
 _PLAIN = {"string": values.text, "number": values.number, "bool": values.boolean}
 
 
-@dataclass(frozen=True, slots=True)
-class Type:
+class Type(Struct, frozen=True):
     """A type: `kind` string, number, bool, any, list, set, map, tuple or object. `of` are the types inside, `names`
     those of an object's members and `optional` which of them may be left out."""
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from kiln.errors import UsageError
 from kiln.oci import reference
@@ -22,8 +23,7 @@ _OPTIONAL = frozenset(("description", "control"))
 _WORDS = {str: "a text", int: "a number"}
 
 
-@dataclass(frozen=True, slots=True)
-class Base:
+class Base(Struct, frozen=True):
     """One base. `template` is the name of its template, `port` what its programs listen on, `control` the program of the
     image that starts packages without a `control` of their own, `place` where it is written."""
 

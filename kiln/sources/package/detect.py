@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from kiln.store.entry import DIR, FILE, Entry
 from kiln.store.package import elf
@@ -35,8 +36,7 @@ raw: a file called control at the root, or a program (ELF) at the root or in bin
 Read = Callable[[str], bytes]
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(Struct, frozen=True):
     """A template that fits. A higher `score` fits better; `root` is the folder of the package whose content is meant
     (empty: all of it); `main` is what is started, as far as it shows: a class, `module:callable`, a program's path below
     `root`; `architecture` is what a program runs on."""
@@ -49,8 +49,7 @@ class Candidate:
     architecture: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class _Sign:
+class _Sign(Struct, frozen=True):
     template: str
     score: int
     reason: str
@@ -58,8 +57,7 @@ class _Sign:
     architecture: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class _Tree:
+class _Tree(Struct, frozen=True):
     """A package seen from its root."""
 
     names: Mapping[str, Entry]

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
+
+from msgspec import Struct
 
 from kiln.errors import UsageError
 from kiln.oci import reference
@@ -34,8 +35,7 @@ _OWN_LINE = re.compile(r"^(\{\{[#^/][^{}]*\}\})\n", re.MULTILINE)
 _PATH = re.compile(r"[A-Za-z0-9_+-][A-Za-z0-9_.+-]*(?:/[A-Za-z0-9_+-][A-Za-z0-9_.+-]*)*")
 
 
-@dataclass(frozen=True, slots=True)
-class Template:
+class Template(Struct, frozen=True):
     """One template; `place` is where it was read from, for messages."""
 
     name: str

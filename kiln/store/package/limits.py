@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from kiln.errors import SourceError
 
 _SHOWN = 200
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(Struct, frozen=True):
     """What a package may have at most. Sizes are bytes; `ratio` (uncompressed to compressed) counts once more than
     `ratio_from` bytes come out; `header` is what one entry of a tar may spend on headers; `names` is for all names and
     links together; `case_collisions` lets names stand that differ only by case."""

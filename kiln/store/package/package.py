@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
+
+from msgspec import Struct
 
 from kiln.errors import SourceError
 from kiln.store import compress
@@ -42,8 +43,7 @@ class Content(Protocol):
     def close(self) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Package:
+class Package(Struct, frozen=True):
     """What was handed over, as a tree; to be closed after use.
 
     `kind` is `zip`, `tar`, `elf` or `folder`; `form` also says the compression (`tar.gz`); `name` is what errors call
@@ -54,7 +54,7 @@ class Package:
     form: str
     name: str
     entries: Mapping[str, Entry]
-    content: Content = field(repr=False)
+    content: Content
 
     def read(self, path: str) -> Iterator[bytes]:
         """The content of a file in pieces; raises `SourceError` where it is damaged (perhaps at the end)."""

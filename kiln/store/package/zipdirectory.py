@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import msgspec
+from msgspec import Struct
 
 from kiln.store.package.limits import Gauge
 from kiln.store.package.opened import Opened
@@ -42,8 +42,7 @@ class Header(msgspec.Struct, frozen=True, gc=False):
     mode: int
 
 
-@dataclass(frozen=True, slots=True)
-class _End:
+class _End(Struct, frozen=True):
     count: int
     size: int
     offset: int
