@@ -67,7 +67,8 @@ def run(request: Request, settings: Settings, report: events.Report, cancel: Can
     with open_session(settings, report, cancel or Cancel(), slots=request.jobs, timeout=request.timeout) as session:
         context = open_context(request.wish.context, session.store.scratch, settings, session.cancel)
         target = replace(dockerfile.load(request.wish, context), cache_from=request.cache_from)
-        making = Making(session, target, Manner(request.compression, request.debug, lazy=_is_only_pushed(request)))
+        manner = Manner(request.compression, request.debug, lazy=_is_only_pushed(request), early=_pushed_to(request))
+        making = Making(session, target, manner)
         images = making.images()
         session.cancel.check()
         published = _give_out(request, making, images)
@@ -82,13 +83,19 @@ def _is_only_pushed(request: Request) -> bool:
     return pushed and all(output.type == "image" for output in request.outputs) and not request.cache_to
 
 
+def _pushed_to(request: Request) -> Reference | None:
+    """Where the layers go as they are made, None where nothing is pushed or they are pushed in another form."""
+    formed = any(output.options or output.names for output in request.outputs)
+    return request.names[0] if request.push and request.names and not formed else None
+
+
 def _give_out(request: Request, making: Making, images: tuple[Image, ...]) -> Published | None:
     from kiln.baking.publish import Publisher, Wanted
 
     own = frozenset(record.diff_id for record in making.records().values())
     wanted = Wanted(request.names, request.push, request.compression, request.annotations, making.epoch, own)
     session = making.session
-    publisher = Publisher(session.store, session.settings, session.report, wanted, session.elsewhere.stream)
+    publisher = Publisher(session, wanted)
     published: Published | None = None
     for output in request.outputs or (Output("image"),):
         published = publisher.give(list(images), output) or published

@@ -37,13 +37,15 @@ class Built(Struct, frozen=True):
 
 def build(session: Session, target: Target, platform: Platform, image_of: Callable[[str, Platform], Image]) -> Built:
     """Builds a target into the store; raises the `KilnError` that stopped it."""
-    making = Making(session, target, Manner(prefix=f"{target.name} "), Cancel(session.cancel), image_of)
+    early = target.pushes[0] if target.pushes else None
+    manner = Manner(prefix=f"{target.name} ", early=early)
+    making = Making(session, target, manner, Cancel(session.cancel), image_of)
     images = making.images() if target.bootstrap is None else (_packages(session, target, target.bootstrap, platform),)
     session.cancel.check()
     own = frozenset(record.diff_id for record in making.records().values())
     names = tuple(dict.fromkeys([*target.tags, *target.pushes]))
     wanted = Wanted(names, False, Compression(), dict(target.annotations), making.epoch, own)
-    publisher = Publisher(session.store, session.settings, session.report, wanted)
+    publisher = Publisher(session, wanted)
     published = publisher.image(list(images), Output("image"))
     return Built(published.descriptor, images, making, publisher)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 from msgspec import Struct, field
@@ -21,6 +23,7 @@ from kiln.engine.executor import execute
 from kiln.errors import KilnError, UsageError
 from kiln.oci.image import Image
 from kiln.oci.platform import Platform, local
+from kiln.oci.reference import Reference
 from kiln.plan.graph import Graph, make_graph, predefined_args
 from kiln.plan.outputs import CachePlace
 from kiln.plan.target import Secret, Target
@@ -29,18 +32,23 @@ from kiln.sources.fetch import clone, download, parse_git
 from kiln.store.layer import Compression
 from kiln.store.records import Record
 
+if TYPE_CHECKING:
+    from kiln.registry.early import EarlyPush
+
 _PROXIES = frozenset(name.lower() for name in PROXY_NAMES)
 _MAX_SECRET = 500 * 1024
 
 
 class Manner(Struct, frozen=True):
     """How a target is made, beside what it says itself: `prefix` stands before its steps' names. `lazy` leaves layers of base
-    images that nothing reads in their registry: for images that are only pushed."""
+    images that nothing reads in their registry: for images that are only pushed. `early` is where the image will be pushed as
+    it is made: its layers go there meanwhile."""
 
     compression: Compression = Compression()
     debug: bool = False
     prefix: str = ""
     lazy: bool = False
+    early: Reference | None = None
 
 
 def no_targets(name: str, platform: Platform) -> Image:
@@ -63,7 +71,25 @@ class Making(Struct):
     def images(self) -> tuple[Image, ...]:
         """One image a platform; raises the `KilnError` that stopped it."""
         platforms = self.target.platforms or (default_platform(),)
-        return tuple(self._image(platform) for platform in platforms)
+        with self._early() as early:
+            return tuple(self._image(platform, early) for platform in platforms)
+
+    @contextlib.contextmanager
+    def _early(self) -> Iterator[EarlyPush | None]:
+        """The head start of the push; it ends with the making, well or badly."""
+        if self.manner.early is None:
+            yield None
+            return
+        from kiln.registry.early import EarlyPush
+
+        session = self.session
+        early = EarlyPush(lambda: session.client, self.manner.early, session.store.blobs)
+        try:
+            yield early
+        except BaseException:
+            early.stop()
+            raise
+        early.wait()
 
     @property
     def epoch(self) -> int | None:
@@ -75,7 +101,7 @@ class Making(Struct):
             raise UsageError(f"--build-arg SOURCE_DATE_EPOCH={text}: must be whole seconds since 1970")
         return int(text)
 
-    def _image(self, platform: Platform) -> Image:
+    def _image(self, platform: Platform, early: EarlyPush | None) -> Image:
         target, session = self.target, self.session
         graph = make_graph(target.program, target=target.stage, platform=platform, args=target.args)
         session.report(
@@ -84,7 +110,7 @@ class Making(Struct):
             )
         )
         self._check(platform, graph)
-        build = self._build(platform, graph.global_args)
+        build = self._build(platform, graph.global_args, early)
         image = execute(build, target.program, graph)
         self.keys += build.keys
         self._warn_unused(build)
@@ -113,7 +139,7 @@ class Making(Struct):
             where = f"{self.target.name}: {where}"
         self.session.report(events.Warned(time=events.now(), message=message, where=where, rule=rule, url=url))
 
-    def _build(self, platform: Platform, global_args: dict[str, str]) -> Build:
+    def _build(self, platform: Platform, global_args: dict[str, str], early: EarlyPush | None) -> Build:
         target, session = self.target, self.session
         mark = f"{platform} " if len(target.platforms) > 1 else ""
         return Build(
@@ -124,7 +150,7 @@ class Making(Struct):
             args=target.args, global_args=global_args, contexts=target.contexts, context=target.context,
             secrets=target.secrets, ssh=target.ssh, network=target.network, hosts=target.hosts,
             no_cache=target.no_cache, no_cache_stages=target.no_cache_stages, epoch=self.epoch,
-            compression=self.manner.compression, debug=self.manner.debug, prefix=f"{self.manner.prefix}{mark}",
+            compression=self.manner.compression, debug=self.manner.debug, prefix=f"{self.manner.prefix}{mark}", early=early,
         )  # fmt: skip
 
     def _doors(self) -> Doors:

@@ -189,12 +189,12 @@ class Packaging(Struct):
             secrets=request.secrets,
         )
         target = replace(dockerfile.load(wish, prepared.context), context=prepared.context)
-        making = Making(session, target, Manner(lazy=request.push))
+        making = Making(session, target, Manner(lazy=request.push, early=prepared.name if request.push else None))
         images = self.images(making, prepared)
         own = frozenset(record.diff_id for record in making.records().values())
         notes = notes_of(request, prepared, self._base_digest(target, prepared), images[0])
         wanted = Wanted((prepared.name,), request.push, making.manner.compression, notes, making.epoch, own)
-        publisher = Publisher(session.store, session.settings, session.report, wanted, session.elsewhere.stream)
+        publisher = Publisher(session, wanted)
         return publisher.image(list(images), Output("image"))
 
     def images(self, making: Making, prepared: Prepared) -> tuple[Image, ...]:

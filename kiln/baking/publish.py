@@ -27,6 +27,7 @@ from kiln.store.origins import Origins
 from kiln.store.store import Store
 
 if TYPE_CHECKING:
+    from kiln.baking.session import Session
     from kiln.registry.client import Client
 
 
@@ -52,16 +53,8 @@ class Published(Struct, frozen=True):
 class Publisher:
     """Gives finished images out, one output after the other."""
 
-    def __init__(
-        self,
-        store: Store,
-        settings: Settings,
-        report: events.Report,
-        wanted: Wanted,
-        elsewhere: Callable[[Descriptor, int], Iterator[bytes]] | None = None,
-    ) -> None:
-        self.store, self.settings, self.report, self.wanted = store, settings, report, wanted
-        self.elsewhere = elsewhere
+    def __init__(self, session: Session, wanted: Wanted) -> None:
+        self.session, self.store, self.report, self.wanted = session, session.store, session.report, wanted
 
     def image(self, images: list[Image], output: Output) -> Published:
         """Into the store, under its names, and to the registry if that is asked for."""
@@ -119,7 +112,11 @@ class Publisher:
         return Image(config, tuple(descriptor for _, descriptor in layers))
 
     def _push(self, name: Reference, descriptor: Descriptor) -> None:
-        push_named(self.store, self.settings, self.report, name, descriptor, elsewhere=self.elsewhere)
+        session = self.session
+        push_named(
+            session.store, session.settings, session.report, name, descriptor, session.client,
+            elsewhere=session.elsewhere.stream,
+        )  # fmt: skip
 
     def give(self, images: list[Image], output: Output) -> Published | None:
         """One output, of whatever type; None where it has no manifest (files)."""

@@ -36,9 +36,11 @@ class ArchiveFiles:
         return self._package.read(self._inner(path))
 
     def known_digest(self, path: str, entry: Entry) -> str:
-        return self._digests.get(path, "")
+        return entry.digest or self._digests.get(path, "")
 
     def digest(self, path: str, entry: Entry) -> str:
+        if entry.digest:
+            return entry.digest
         if path not in self._digests:
             hasher = hashlib.sha256()
             for chunk in self.chunks(path, entry):

@@ -6,6 +6,7 @@ import hashlib
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 from msgspec import Struct, field
@@ -19,6 +20,7 @@ from kiln.engine.wire import Stack
 from kiln.oci.image import Descriptor, Image
 from kiln.oci.platform import Platform
 from kiln.plan.target import Context, Secret
+from kiln.store.blobs import Follower
 from kiln.store.entry import FILE
 from kiln.store.layer import Compression
 from kiln.store.records import Record
@@ -28,6 +30,14 @@ from kiln.store.tree import Tree, resolve
 ResolveImage = Callable[[str, Platform, str], Image]
 OpenContext = Callable[[Context], Files]
 Fetched = tuple[Path, str]
+
+
+class Early(Protocol):
+    """Where layers of the final image go before the image is finished: while they are written, or when they are."""
+
+    def follow(self, path: Path) -> Follower: ...
+
+    def take(self, layer: Descriptor) -> None: ...
 
 
 class Doors(Struct, frozen=True):
@@ -74,6 +84,7 @@ class Build(Struct):
     compression: Compression = Compression()
     debug: bool = False
     prefix: str = ""
+    early: Early | None = None
     used_args: set[str] = field(default_factory=set)
     keys: list[str] = field(default_factory=list)
 

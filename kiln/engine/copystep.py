@@ -201,7 +201,7 @@ def is_git(source: str) -> bool:
 
 def write_layer(build: Build, edit: Edit) -> Layer:
     """Writes the changes as a layer and keeps its table of contents."""
-    with build.store.layers.writer(build.compression) as writer:
+    with build.store.layers.writer(build.compression, build.early.follow if build.early else None) as writer:
         writer.check = build.cancel.check
         edit.write(writer)
         layer = writer.finish()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from concurrent.futures import Future
 
+from msgspec.structs import replace
+
 from kiln.dockerfile.instructions import Instruction, Program
 from kiln.dockerfile.suggest import closest
 from kiln.engine import state as states
@@ -28,6 +30,8 @@ def execute(build: Build, program: Program, graph: Graph) -> Image:
 class _Execution:
     def __init__(self, build: Build, program: Program, graph: Graph) -> None:
         self.build, self.program, self.graph = build, program, graph
+        self._aside = replace(build, early=None)
+        self._final = _chain(graph)
         self._futures: dict[int, Future[State]] = {}
         self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
@@ -69,7 +73,8 @@ class _Execution:
             return named
         state = self._base(vertex)
         neighbours = Neighbours(lambda name, at: self._neighbour(vertex, name, at), self._build_context)
-        return StageRun(self.build, vertex.stage, neighbours).run(state)
+        build = self.build if vertex.stage.index in self._final else self._aside
+        return StageRun(build, vertex.stage, neighbours).run(state)
 
     def _named_stage(self, vertex: Vertex) -> State | None:
         """A named context that has the name of a stage takes its place."""
@@ -165,6 +170,15 @@ class _Execution:
                     raise DockerfileError("the build has no context to copy from")
                 self._context = self.build.doors.context(self.build.context)
             return self._context
+
+
+def _chain(graph: Graph) -> set[int]:
+    """The stages whose layers become layers of the final image."""
+    found, number = set(), graph.target
+    while number >= 0 and number not in found:
+        found.add(number)
+        number = graph.vertices[number].base.stage
+    return found
 
 
 def _familiar(name: str) -> str:

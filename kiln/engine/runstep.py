@@ -85,7 +85,13 @@ class RunStep:
         }
         key = key_of("run", facts, str(self.build.platform), self.build.hosts)
         step = name(facts)
-        return perform(self.build, step, key, lambda: self._execute(step.id))
+        return perform(self.build, step, key, lambda: self._made(step.id))
+
+    def _made(self, step: str) -> Result:
+        result = self._execute(step)
+        if self.build.early is not None:
+            self.build.early.take(result.layer.descriptor)
+        return result
 
     def _mount_facts(self, mount: Mount) -> list[object]:
         facts: list[object] = [mount.type, mount.target, mount.read_only, mount.env]

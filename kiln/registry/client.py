@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 from urllib.parse import urljoin, urlsplit
 
@@ -163,6 +163,17 @@ class Client:
                 )
         meter.at(descriptor.size)
         return how
+
+    def stream_blob(
+        self, ref: Reference, chunks: Callable[[], Iterable[bytes]], ended: Callable[[], Descriptor]
+    ) -> Descriptor:
+        """Brings a blob into the reference's repository while it is being made: `chunks` gives its bytes, `ended`, asked after
+        them, what it came to be. Returns that. Raises `RegistryError`; nothing is tried twice."""
+        from kiln.registry.upload import GrowingUpload
+
+        blob = GrowingUpload(self._transport, ref).run(chunks, ended)
+        self.presence.remember(ref.host, ref.repository, blob.digest)
+        return blob
 
     def tags(self, ref: Reference) -> list[str]:
         """Every tag of the reference's repository, in the registry's order. Raises `NotFoundError`."""

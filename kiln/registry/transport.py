@@ -181,6 +181,11 @@ def _site(url: str) -> str:
     return url.partition("?")[0]
 
 
+def growing(request: Request, body: Callable[[], Iterable[bytes]]) -> Request:
+    """The request with a streamed body whose length nobody knows yet (Transfer-Encoding: chunked)."""
+    return replace(request, headers={**request.headers, "Content-Type": "application/octet-stream"}, body=body)
+
+
 def streamed(request: Request, body: Callable[[], Iterable[bytes]], length: int) -> Request:
     """The request with a streamed body of `length` bytes; the time allowed for the answer grows with it, as registries
     check what they got before they answer (one more second for 20 MB)."""

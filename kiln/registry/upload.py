@@ -1,26 +1,27 @@
 """Writing one blob to a registry (OCI distribution-spec 1.1, "Pushing Blobs"): mount, or POST and one streamed PUT.
 
 Where the connection breaks, the registry is asked how far it got and the rest is sent with Content-Range; where it
-cannot say (docker-registry 2.8 cannot), the upload starts again.
+cannot say (docker-registry 2.8 cannot), the upload starts again. A blob that is still being made is sent as POST, one PATCH
+of unknown length, and PUT with the digest, which is known last.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import quote, urljoin
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from kiln.errors import CorruptError, RegistryError
+from kiln.errors import CorruptError, KilnError, RegistryError
 from kiln.oci.image import Descriptor
 from kiln.oci.reference import Reference
 from kiln.registry import auth
 from kiln.registry.faults import TransientError
 from kiln.registry.progress import Meter
-from kiln.registry.transport import Request, Transport, streamed
+from kiln.registry.transport import Request, Transport, growing, streamed
 
 if TYPE_CHECKING:
     from kiln.registry.wire import Response
@@ -40,14 +41,92 @@ class _Session(Struct, frozen=True):
     offset: int = 0
 
 
-class Upload:
+class _Uploads:
+    """The uploads of one repository: opening one, asking about it, giving it up. `what` is for errors."""
+
+    def __init__(self, transport: Transport, ref: Reference, what: str) -> None:
+        self._transport = transport
+        self._ref = ref
+        self._what = what
+
+    def _begin(self) -> _Session:
+        with self._ask("POST", self._uploads, (202,)) as response:
+            return self._opened(response)
+
+    def _opened(self, response: Response, offset: int = 0) -> _Session:
+        location = response.header("Location")
+        if not location:
+            raise RegistryError("the registry opened an upload without saying where", where=str(self._ref))
+        return _Session(urljoin(response.url, location), offset)
+
+    def _closing(self, session: _Session, digest: str) -> Request:
+        """The PUT that ends an upload."""
+        location = session.location + ("&" if "?" in session.location else "?")
+        return self._request("PUT", f"{location}digest={quote(digest, safe='')}")
+
+    def _check_stored(self, response: Response, digest: str) -> None:
+        got = response.header("Docker-Content-Digest")
+        if got and got != digest and got.partition(":")[0] == digest.partition(":")[0]:
+            raise CorruptError(f"the registry stored {digest} as {got}", where=str(self._ref))
+
+    def _cancel(self, session: _Session | None) -> None:
+        """Tells the registry that an upload is not needed; one that stays open is the registry's to clean up."""
+        if session is None:
+            return
+        try:
+            self._ask("DELETE", session.location, (200, 202, 204)).close()
+        except RegistryError:
+            return
+
+    @property
+    def _uploads(self) -> str:
+        return f"/v2/{self._ref.repository}/blobs/uploads/"
+
+    def _request(self, method: str, target: str, *scopes: str) -> Request:
+        return Request(
+            host=self._ref.host,
+            method=method,
+            target=target,
+            what=self._what,
+            where=str(self._ref),
+            scopes=frozenset({auth.push(self._ref.repository), *scopes}),
+        )
+
+    def _ask(self, method: str, target: str, accept: tuple[int, ...], *scopes: str) -> Response:
+        return self._transport.send(self._request(method, target, *scopes), accept)
+
+
+class GrowingUpload(_Uploads):
+    """A blob that is sent while it is being made."""
+
+    def __init__(self, transport: Transport, ref: Reference) -> None:
+        super().__init__(transport, ref, "the upload of a layer")
+
+    def run(self, chunks: Callable[[], Iterable[bytes]], ended: Callable[[], Descriptor]) -> Descriptor:
+        """Sends the chunks, then asks `ended` what they came to; returns that. Raises `RegistryError`, and what `chunks` raises,
+        after the upload has been given up. Nothing is tried twice."""
+        session = self._begin()
+        try:
+            with self._transport.send(growing(self._request("PATCH", session.location), chunks), (202,)) as response:
+                session = self._opened(response)
+            blob = ended()
+            request = streamed(self._closing(session, blob.digest), lambda: (), 0)
+            request = replace(request, seconds=request.seconds + blob.size / 20e6)
+            with self._transport.send(request, (201, 204)) as response:
+                self._check_stored(response, blob.digest)
+        except KilnError:
+            self._cancel(session)
+            raise
+        return blob
+
+
+class Upload(_Uploads):
     """One blob on its way to a repository. `open_stream(offset)` gives its bytes from there, as often as needed."""
 
     def __init__(
         self, transport: Transport, ref: Reference, descriptor: Descriptor, open_stream: OpenStream, meter: Meter
     ) -> None:
-        self._transport = transport
-        self._ref = ref
+        super().__init__(transport, ref, f"the upload of {descriptor.digest}")
         self._blob = descriptor
         self._open = open_stream
         self._meter = meter
@@ -77,16 +156,6 @@ class Upload:
         with response:
             return response.status == 201, None if response.status == 201 else self._opened(response)
 
-    def _begin(self) -> _Session:
-        with self._ask("POST", self._uploads, (202,)) as response:
-            return self._opened(response)
-
-    def _opened(self, response: Response, offset: int = 0) -> _Session:
-        location = response.header("Location")
-        if not location:
-            raise RegistryError("the registry opened an upload without saying where", where=str(self._ref))
-        return _Session(urljoin(response.url, location), offset)
-
     def _send(self, session: _Session) -> None:
         """Sends all bytes, taking up what broke."""
         attempt = 0
@@ -105,15 +174,12 @@ class Upload:
     def _finish(self, session: _Session) -> None:
         """PUTs the rest of the blob with its digest."""
         offset, size = session.offset, self._blob.size
-        location = session.location + ("&" if "?" in session.location else "?")
-        request = self._request("PUT", f"{location}digest={quote(self._blob.digest, safe='')}")
+        request = self._closing(session, self._blob.digest)
         if 0 < offset < size:
             request = _with_range(request, offset, size)
         request = streamed(request, lambda: self._meter.watch(self._open(offset), offset), size - offset)
         with self._transport.send(request, accept=(201, 204)) as response:
-            got = response.header("Docker-Content-Digest")
-            if got and got != self._blob.digest and got.partition(":")[0] == self._blob.digest.partition(":")[0]:
-                raise CorruptError(f"the registry stored {self._blob.digest} as {got}", where=str(self._ref))
+            self._check_stored(response, self._blob.digest)
 
     def _arrived(self) -> bool:
         """Whether the registry has the blob after all: it may be the answer that was lost."""
@@ -134,32 +200,6 @@ class Upload:
             self._cancel(session)
             return None
         return _Session(urljoin(session.location, location), have)
-
-    def _cancel(self, session: _Session | None) -> None:
-        """Tells the registry that an upload is not needed; one that stays open is the registry's to clean up."""
-        if session is None:
-            return
-        try:
-            self._ask("DELETE", session.location, (200, 202, 204)).close()
-        except RegistryError:
-            return
-
-    @property
-    def _uploads(self) -> str:
-        return f"/v2/{self._ref.repository}/blobs/uploads/"
-
-    def _request(self, method: str, target: str, *scopes: str) -> Request:
-        return Request(
-            host=self._ref.host,
-            method=method,
-            target=target,
-            what=f"the upload of {self._blob.digest}",
-            where=str(self._ref),
-            scopes=frozenset({auth.push(self._ref.repository), *scopes}),
-        )
-
-    def _ask(self, method: str, target: str, accept: tuple[int, ...], *scopes: str) -> Response:
-        return self._transport.send(self._request(method, target, *scopes), accept)
 
 
 def _with_range(request: Request, offset: int, size: int) -> Request:

@@ -12,7 +12,7 @@ import os
 import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Protocol
 
 from kiln.errors import CorruptError, StoreError
 from kiln.oci.digest import parse, sha256
@@ -20,10 +20,23 @@ from kiln.oci.digest import parse, sha256
 CHUNK = 1 << 20
 
 
+class Follower(Protocol):
+    """Reads a blob's file while it is being written, and goes on when it has been renamed."""
+
+    def grew(self, size: int) -> None: ...
+
+    def ended(self, digest: str, size: int) -> None: ...
+
+    def dropped(self) -> None: ...
+
+
+Follow = Callable[[Path], Follower]
+
+
 class BlobWriter:
     """One blob being written; `commit` puts it under its digest, leaving the `with` block without it drops the bytes."""
 
-    def __init__(self, blobs: Blobs) -> None:
+    def __init__(self, blobs: Blobs, follow: Follow | None = None) -> None:
         self._blobs = blobs
         self._path = blobs.scratch / f"blob-{os.getpid()}-{secrets.token_hex(8)}"
         try:
@@ -32,6 +45,7 @@ class BlobWriter:
             raise disk_error(bad, self._path) from bad
         self._hash = hashlib.sha256()
         self.size = 0
+        self._follower = follow(self._path) if follow else None
 
     def __enter__(self) -> BlobWriter:
         return self
@@ -39,6 +53,8 @@ class BlobWriter:
     def __exit__(self, *_: object) -> None:
         self._file.close()
         self._path.unlink(missing_ok=True)
+        if self._follower is not None:
+            self._follower.dropped()
 
     def write(self, data: bytes | memoryview) -> None:
         """Appends bytes and hashes them."""
@@ -54,6 +70,8 @@ class BlobWriter:
         except OSError as bad:
             raise disk_error(bad, self._path) from bad
         self.size += len(data)
+        if self._follower is not None:
+            self._follower.grew(self.size)
 
     def commit(self, *, digest: str = "", expected: str = "", size: int = -1) -> str:
         """Syncs, renames, returns the digest; raises `CorruptError` if the bytes are not those that were `expected`."""
@@ -69,6 +87,9 @@ class BlobWriter:
             self._path.rename(target)
         except OSError as bad:
             raise disk_error(bad, self._path) from bad
+        if self._follower is not None:
+            self._follower.ended(digest, self.size)
+            self._follower = None
         return digest
 
 
@@ -105,9 +126,9 @@ class Blobs:
                 return self.size(digest)
             raise _missing(digest) from missing
 
-    def writer(self) -> BlobWriter:
-        """A new blob, to be used in a `with` block."""
-        return BlobWriter(self)
+    def writer(self, follow: Follow | None = None) -> BlobWriter:
+        """A new blob, to be used in a `with` block; `follow` is called with its file."""
+        return BlobWriter(self, follow)
 
     def put(self, data: bytes) -> str:
         """Stores small content; returns its digest. Idempotent."""

@@ -13,7 +13,7 @@ from kiln.errors import KilnError, SourceError
 from kiln.oci import media
 from kiln.oci.image import Descriptor
 from kiln.store import tarwrite
-from kiln.store.blobs import Blobs
+from kiln.store.blobs import Blobs, Follow
 from kiln.store.compress import compressor
 from kiln.store.entry import FILE, Entry, copy_of
 from kiln.store.toc import Toc
@@ -62,10 +62,10 @@ class LayerWriter:
     """Takes entries in order, gives a `Layer`. To be used in a `with` block: leaving it early drops what was written.
     `check` is called now and then; what it raises ends the writing."""
 
-    def __init__(self, blobs: Blobs, compression: Compression) -> None:
+    def __init__(self, blobs: Blobs, compression: Compression, follow: Follow | None = None) -> None:
         self._compression = compression
         self._compressor = compressor(compression.kind, compression.level)
-        self._writer = blobs.writer()
+        self._writer = blobs.writer(follow)
         self._diff = hashlib.sha256()
         self._pieces: list[bytes] = []
         self._buffered = 0

@@ -17,7 +17,7 @@ from kiln.oci import media
 from kiln.oci.digest import chain_id, parse
 from kiln.oci.image import Descriptor
 from kiln.store import tarread, toc
-from kiln.store.blobs import Blobs, disk_error
+from kiln.store.blobs import Blobs, Follow, disk_error
 from kiln.store.compress import Inflater
 from kiln.store.entry import FILE, Entry, copy_of
 from kiln.store.files import locked, read_whole, write_whole
@@ -38,9 +38,9 @@ class Layers:
         self._trees: OrderedDict[str, Tree] = OrderedDict()
         self._tree_lock = threading.Lock()
 
-    def writer(self, compression: Compression) -> LayerWriter:
-        """A new layer; give the finished one and the writer's `toc` to `remember`."""
-        return LayerWriter(self.blobs, compression)
+    def writer(self, compression: Compression, follow: Follow | None = None) -> LayerWriter:
+        """A new layer; give the finished one and the writer's `toc` to `remember`. `follow` is called with its file."""
+        return LayerWriter(self.blobs, compression, follow)
 
     def remember(self, layer: Layer, entries: Toc) -> None:
         """Keeps a layer's table of contents and that its blob holds it."""

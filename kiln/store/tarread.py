@@ -55,15 +55,17 @@ class Source:
 
     def __init__(self, read: ReadSome, name: str) -> None:
         self._read = read
-        self._rest = b""
+        self._buffer = b""
+        self._at = 0
         self.position = 0
         self.name = name
 
     def some(self, limit: int) -> bytes:
         """Up to `limit` bytes, at least one unless the stream has ended."""
-        data = self._rest or self._read(max(limit, 1 << 16))
-        self._rest = data[limit:]
-        data = data[:limit]
+        if self._at == len(self._buffer):
+            self._buffer, self._at = self._read(max(limit, 1 << 16)), 0
+        data = self._buffer[self._at : self._at + limit]
+        self._at += len(data)
         self.position += len(data)
         return data
 

@@ -78,8 +78,8 @@ def test_every_form_gives_the_same_tree(place, name):
         assert files.get("app").kind == DIR and files.get("nothing") is None
         entry = files.get("app/data.txt")
         assert (entry.kind, entry.mode, entry.uid, entry.size) == (FILE, 0o644, 0, 24000)
-        assert files.known_digest("app/data.txt", entry) == ""
         want = hashlib.sha256(GOOD["app/data.txt"]).hexdigest()
+        assert files.known_digest("app/data.txt", entry) == (want if package.form.startswith("tar.") else "")
         assert files.digest("app/data.txt", entry) == want == files.known_digest("app/data.txt", entry)
         assert files.inode("app/data.txt", entry) is None
     assert list((place / "scratch").iterdir()) == []

@@ -72,8 +72,18 @@ class Handler(BaseHTTPRequestHandler):
 
     def body(self) -> bytes:
         """The request's body; recorded."""
-        self.seen.body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        if self.headers.get("Transfer-Encoding") == "chunked":
+            self.seen.body = b"".join(iter(self._chunk, b""))
+        else:
+            self.seen.body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         return self.seen.body
+
+    def _chunk(self) -> bytes:
+        size = int(self.rfile.readline(), 16)
+        data = self.rfile.read(size + 2)
+        if len(data) != size + 2:
+            raise ConnectionError
+        return data[:-2]
 
     def cut(self) -> None:
         """Breaks the connection at once."""
@@ -143,6 +153,9 @@ class Handler(BaseHTTPRequestHandler):
         if self.command == "DELETE":
             del self.server.uploads[session]
             return self.answer(204)
+        if self.command == "PATCH":
+            upload.data += self.body()
+            return self.answer(202, Range=f"0-{len(upload.data) - 1}", Location=self.path)
         return self._finish(name, session, upload, query["digest"][0])
 
     def _begin(self, name: str, query) -> None:
@@ -157,7 +170,7 @@ class Handler(BaseHTTPRequestHandler):
     def _finish(self, name: str, session: str, upload: Upload, digest: str) -> None:
         wanted = re.match(r"(\d+)-(\d+)$", self.headers.get("Content-Range", ""))
         data = self.body()
-        if int(wanted.group(1) if wanted else 0) != len(upload.data):
+        if data and int(wanted.group(1) if wanted else 0) != len(upload.data):
             return self.error(416, "RANGE_INVALID")
         upload.data += data
         if sha256(bytes(upload.data)) != digest:

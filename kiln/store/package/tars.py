@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tempfile
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from typing import Protocol
 
 from kiln.errors import SourceError
 from kiln.store import tarread
+from kiln.store.ahead import Ahead
 from kiln.store.blobs import disk_error
 from kiln.store.compress import Inflater
 from kiln.store.entry import DIR, FILE, HARDLINK, SYMLINK, Entry
@@ -106,6 +108,7 @@ class _Feed:
         self._allowed = gauge.limits.header
         self.first = b""
         self.inflater = Inflater(self._raw, file.name)
+        self._ahead = Ahead(self.inflater.read) if spool is not None else None
 
     def _raw(self, size: int) -> bytes:
         data = self._file.some(self.packed, size)
@@ -115,13 +118,18 @@ class _Feed:
     def read(self, size: int) -> bytes:
         if self.unpacked > self._allowed:
             raise self._gauge.bad(f"an entry has more than {self._gauge.limits.header} bytes of headers")
-        data = self.inflater.read(min(size, CHUNK))
+        data = self._ahead.read(size) if self._ahead is not None else self.inflater.read(min(size, CHUNK))
         self.unpacked += len(data)
         self.first += data[: _BLOCK - len(self.first)]
         if self._spool is not None:
             self._gauge.add(len(data), self.packed)
             self._spool.write(data)
         return data
+
+    def close(self) -> None:
+        """Stops reading ahead."""
+        if self._ahead is not None:
+            self._ahead.close()
 
     def passes(self, end: int) -> None:
         """The entry's content ends at `end`: headers of the next may be read after it."""
@@ -147,15 +155,18 @@ def _only_zeros(data: bytes, gauge: Gauge) -> None:
 
 
 def read_tar(file: Opened, scratch: Path, gauge: Gauge, kind: str) -> tuple[dict[str, Entry], TarContent]:
-    """(entries by path, their content) of a tar; `kind` is its compression. Raises `SourceError`, `StoreError`."""
+    """(entries by path, their content) of a tar; `kind` is its compression. Those of a compressed one carry digests: its
+    content had to pass anyway. Raises `SourceError`, `StoreError`."""
     spool = Spool(scratch) if kind != "none" else None
+    reading = _Reading(file, gauge, spool)
     try:
-        reading = _Reading(file, gauge, spool)
         entries = reading.entries()
     except BaseException:
         if spool is not None:
             spool.close()
         raise
+    finally:
+        reading.close()
     if spool is None:
         return entries, TarContent(file, reading.linked)
     return entries, TarContent(spool, reading.linked, file)
@@ -206,7 +217,10 @@ class _Reading:
         entry = member.entry
         if entry.kind == FILE:
             self._logical.add(entry.size, self._file.size)
-            return Entry(FILE, entry.mode & 0o777, size=entry.size, offset=entry.offset, sparse=entry.sparse)
+            digest = self._digest(member) if self._spooled else ""
+            return Entry(
+                FILE, entry.mode & 0o777, size=entry.size, offset=entry.offset, sparse=entry.sparse, digest=digest
+            )
         if entry.kind == DIR:
             return Entry(DIR, entry.mode & 0o777)
         if entry.kind == SYMLINK:
@@ -214,6 +228,16 @@ class _Reading:
         if entry.kind == HARDLINK:
             return self._linked_to(member)
         raise self._listing.bad(member.raw_name, f"is {_OTHERS.get(entry.kind, 'of an unknown kind')}", "Leave it out.")
+
+    def _digest(self, member: tarread.Member) -> str:
+        hasher = hashlib.sha256()
+        for chunk in member.chunks():
+            hasher.update(chunk)
+        return hasher.hexdigest()
+
+    def close(self) -> None:
+        """Stops reading ahead."""
+        self._feed.close()
 
     def _linked_to(self, member: tarread.Member) -> Entry:
         """What a hard link names: a file that came before it."""
