@@ -14,7 +14,7 @@ from kiln.store import tarread
 from kiln.store.compress import Inflater
 from kiln.store.entry import FILE, copy_of
 from kiln.store.files import read_whole, write_whole
-from kiln.store.layer import Compression, Layer
+from kiln.store.layer import CHUNK, Compression, Layer
 from kiln.store.layers import Layers
 
 
@@ -66,15 +66,20 @@ def _recompress(layers: Layers, inflater: Inflater, compression: Compression) ->
     """The very same tar bytes, compressed anew."""
     import hashlib
 
-    from kiln.store.compress import compressor
+    from kiln.store.press import Press
 
     diff = hashlib.sha256()
-    pack = compressor(compression.kind, compression.level)
     with layers.blobs.writer() as writer:
-        while data := inflater.read(1 << 20):
+        press = Press(compression.kind, compression.level, writer.write)
+        try:
+            source = tarread.Source(inflater.read, "the layer")
+            while len(data := source.upto(CHUNK)) == CHUNK:
+                diff.update(data)
+                press.add(data)
             diff.update(data)
-            writer.write(pack.compress(data))
-        writer.write(pack.flush())
+            press.finish(data)
+        finally:
+            press.stop()
         size = writer.size
         digest = writer.commit()
     layer = Layer("sha256:" + diff.hexdigest(), Descriptor(media.layer_type(compression.kind), digest, size))

@@ -1,4 +1,4 @@
-"""Writing a layer: tar, two hashes and compression in one pass, each in a thread of its own once there is enough to do."""
+"""Writing a layer: tar, two hashes and compression in one pass, in threads of their own once there is enough to do."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 
-from kiln.errors import KilnError, SourceError
+from kiln.errors import SourceError
 from kiln.oci import media
 from kiln.oci.image import Descriptor
 from kiln.store import tarwrite
 from kiln.store.blobs import Blobs, Follow
-from kiln.store.compress import compressor
 from kiln.store.entry import FILE, Entry, copy_of
+from kiln.store.press import Press
 from kiln.store.toc import Toc
 
-_CHUNK = 1 << 20
+CHUNK = 1 << 20
 _QUEUE = 4
 
 
@@ -37,22 +37,17 @@ class Layer(msgspec.Struct, frozen=True):
     empty: bool = False
 
 
-class _Stage(threading.Thread):
-    """A thread that takes chunks from a bounded queue; its error comes out at `finish`."""
+class _Hasher(threading.Thread):
+    """A thread that hashes chunks from a bounded queue."""
 
-    def __init__(self, work: object) -> None:
-        super().__init__(daemon=True)
+    def __init__(self) -> None:
+        super().__init__(name="kiln-hash", daemon=True)
         self._queue: queue.Queue[bytes | None] = queue.Queue(_QUEUE)
-        self._work = work
-        self.failure: BaseException | None = None
+        self.hash = hashlib.sha256()
 
     def run(self) -> None:
         while (chunk := self._queue.get()) is not None:
-            if self.failure is None:
-                try:
-                    self._work(chunk)  # type: ignore[operator]
-                except BaseException as bad:  # noqa: BLE001 (handed to the writer's thread)
-                    self.failure = bad
+            self.hash.update(chunk)
 
     def put(self, chunk: bytes | None) -> None:
         self._queue.put(chunk)
@@ -64,12 +59,12 @@ class LayerWriter:
 
     def __init__(self, blobs: Blobs, compression: Compression, follow: Follow | None = None) -> None:
         self._compression = compression
-        self._compressor = compressor(compression.kind, compression.level)
         self._writer = blobs.writer(follow)
-        self._diff = hashlib.sha256()
+        self._press = Press(compression.kind, compression.level, self._writer.write)
+        self._diff = _Hasher()
+        self._threaded = False
         self._pieces: list[bytes] = []
         self._buffered = 0
-        self._stages: list[_Stage] = []
         self._position = 0
         self.toc: Toc = []
         self.check: Callable[[], None] = lambda: None
@@ -114,8 +109,8 @@ class LayerWriter:
         self._position += len(data)
         self._pieces.append(data)
         self._buffered += len(data)
-        while self._buffered >= _CHUNK:
-            self._flush(_CHUNK)
+        while self._buffered >= CHUNK:
+            self._flush(CHUNK)
 
     def _flush(self, size: int) -> None:
         """Hands on `size` bytes: what a compressor makes of a stream depends on where it is cut, so the cuts must not
@@ -124,45 +119,30 @@ class LayerWriter:
         joined = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
         chunk, rest = (joined, b"") if len(joined) == size else (joined[:size], joined[size:])
         self._pieces, self._buffered = ([rest] if rest else []), len(rest)
-        if not self._stages:
-            self._stages = [_Stage(self._diff.update), _Stage(self._compress)]
-            for stage in self._stages:
-                stage.start()
-        for stage in self._stages:
-            if stage.failure is not None:
-                self._raise(stage.failure)
-            stage.put(chunk)
-
-    def _compress(self, chunk: bytes) -> None:
-        self._writer.write(self._compressor.compress(chunk))
+        if not self._threaded:
+            self._threaded = True
+            self._diff.start()
+        self._diff.put(chunk)
+        self._press.add(chunk)
 
     def _stop(self) -> None:
-        for stage in self._stages:
-            stage.put(None)
-        for stage in self._stages:
-            stage.join()
-
-    def _raise(self, failure: BaseException) -> None:
-        if isinstance(failure, KilnError):
-            raise failure
-        raise RuntimeError("a layer could not be written") from failure
+        if self._threaded:
+            self._threaded = False
+            self._diff.put(None)
+            self._diff.join()
+        self._press.stop()
 
     def finish(self) -> Layer:
         """Ends the tar and the compressed stream and commits the blob."""
         self._put(tarwrite.END)
-        if self._stages and self._buffered:
-            self._flush(self._buffered)
+        rest = b"".join(self._pieces)
+        if self._threaded:
+            self._diff.put(rest)
+        self._press.finish(rest)
         self._stop()
-        for stage in self._stages:
-            if stage.failure is not None:
-                self._raise(stage.failure)
-        if not self._stages:
-            for piece in self._pieces:
-                self._diff.update(piece)
-            self._compress(b"".join(self._pieces))
-        self._stages = []
-        self._writer.write(self._compressor.flush())
+        if self._position == len(rest):
+            self._diff.hash.update(rest)
         size = self._writer.size
         digest = self._writer.commit()
         descriptor = Descriptor(media.layer_type(self._compression.kind), digest, size)
-        return Layer("sha256:" + self._diff.hexdigest(), descriptor, empty=not self.toc)
+        return Layer("sha256:" + self._diff.hash.hexdigest(), descriptor, empty=not self.toc)

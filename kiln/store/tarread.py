@@ -71,12 +71,16 @@ class Source:
 
     def exactly(self, size: int) -> bytes:
         """`size` bytes; raises `SourceError` if the stream ends before."""
+        data = self.upto(size)
+        if len(data) != size:
+            raise self.bad("unexpected end: the archive is cut off")
+        return data
+
+    def upto(self, size: int) -> bytes:
+        """`size` bytes, fewer only at the end of the stream."""
         pieces = []
         missing = size
-        while missing:
-            piece = self.some(missing)
-            if not piece:
-                raise self.bad("unexpected end: the archive is cut off")
+        while missing and (piece := self.some(missing)):
             pieces.append(piece)
             missing -= len(piece)
         return b"".join(pieces) if len(pieces) != 1 else pieces[0]

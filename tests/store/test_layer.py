@@ -123,7 +123,7 @@ def test_threads_are_used_for_large_layers_only(store: Store) -> None:
         writer.add(*SMALL[0][:2])
         assert threading.active_count() == before
         writer.add("big", Entry(FILE, size=3 << 20), iter([bytes(1 << 20)] * 3))
-        assert threading.active_count() == before + 2
+        assert threading.active_count() > before + 1
     assert threading.active_count() == before
 
 
@@ -144,7 +144,7 @@ def broken(writer: LayerWriter, failure: Exception) -> None:
     def write(data: bytes) -> None:
         raise failure
 
-    writer._writer.write = write  # type: ignore[method-assign,assignment]
+    writer._press._write = write
 
 
 @pytest.mark.parametrize("chunks", [1, 2, 30])
@@ -158,11 +158,10 @@ def test_an_error_in_a_thread_comes_out(store: Store, chunks: int) -> None:
 
 
 def test_an_unexpected_error_in_a_thread_comes_out(store: Store) -> None:
-    with pytest.raises(RuntimeError) as error, store.layers.writer(Compression()) as writer:
+    with pytest.raises(ZeroDivisionError, match="odd"), store.layers.writer(Compression()) as writer:
         broken(writer, ZeroDivisionError("odd"))
         writer.add("a", Entry(FILE, size=9 << 20), iter([os.urandom(1 << 20)] * 9))
         writer.finish()
-    assert isinstance(error.value.__cause__, ZeroDivisionError)
 
 
 def test_check_ends_the_writing(store: Store) -> None:
