@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import posixpath
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from kiln.engine.select import Item, Selection
 from kiln.engine.users import Owner
 from kiln.errors import SourceError
 from kiln.store import tarread
+from kiln.store.ahead import Ahead
 from kiln.store.blobs import disk_error
 from kiln.store.compress import Inflater
 from kiln.store.entry import DIR, FILE, HARDLINK, SYMLINK, Entry, copy_of, parent
@@ -144,10 +146,10 @@ def unpack(edit: Edit, selection: Selection, destination: str, look: Look, spool
     target = edit.resolve(destination)
     edit.mkdirs(target, look.owner)
     inflater = Inflater(_reader(selection.files.chunks(item.path, item.entry)), f"/{item.path}")
-    with spool.open("wb", buffering=0) as copy:
+    with spool.open("wb", buffering=0) as copy, contextlib.closing(Ahead(inflater.read)) as ahead:
 
         def read(size: int) -> bytes:
-            data = inflater.read(size)
+            data = ahead.read(size)
             view = memoryview(data)
             try:
                 while view:

@@ -40,6 +40,7 @@ def main() -> None:
     control = socket.socket(fileno=int(sys.argv[1]))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     overlay = _enter(control)
+    seccomp.profile()
     handlers: set[int] = set()
     while True:
         message, descriptors, _, _ = socket.recv_fds(control, 1, 4)
@@ -253,11 +254,18 @@ class _Step:
         stdin, stdout, stderr = output if len(output) == 3 else (null, output[0], output[-1])
         pid = sandbox.start(command, stdin, stdout, stderr, failure_write)
         os.close(failure_write)
+        self._look_below()
         code = _wait(pid, self.connection)
         failure = os.read(failure_read, 65536).decode(errors="replace")
         if failure:
             raise sandbox.SetupError(failure)
         return code
+
+    def _look_below(self) -> None:
+        """What the layer will be compared with is read while the command runs, not after it."""
+        stack = self.request.stack
+        with contextlib.suppress(KilnError):
+            self.layers.tree(stack.diff_ids, stack.descriptors)
 
     def _commit(self) -> Layer:
         upper = self.folder / "upper"

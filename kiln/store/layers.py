@@ -27,6 +27,7 @@ from kiln.store.tree import Tree
 
 _CHUNK = 1 << 20
 _KEEP_TREES = 6
+_KEEP_FILES, _KEEP_SIZE = 32, 1 << 16
 
 
 class Layers:
@@ -37,6 +38,7 @@ class Layers:
         self.blobs = blobs
         self._trees: OrderedDict[str, Tree] = OrderedDict()
         self._tree_lock = threading.Lock()
+        self._small: dict[tuple[str, int], bytes] = {}
 
     def writer(self, compression: Compression, follow: Follow | None = None) -> LayerWriter:
         """A new layer; give the finished one and the writer's `toc` to `remember`. `follow` is called with its file."""
@@ -141,7 +143,19 @@ class Layers:
         return tar_content(self.tar(diff_id), entry)
 
     def small_file(self, diff_id: str, entry: Entry) -> bytes:
-        """The content of a small file of a layer, without making an uncompressed copy of the layer."""
+        """The content of a small file of a layer, without making an uncompressed copy of the layer. Files such as
+        /etc/passwd are asked for at every step: the last ones are kept in memory."""
+        key = (diff_id, entry.offset)
+        data = self._small.get(key)
+        if data is None:
+            data = self._small_file(diff_id, entry)
+            if len(data) <= _KEEP_SIZE:
+                if len(self._small) >= _KEEP_FILES:
+                    self._small.clear()
+                self._small[key] = data
+        return data
+
+    def _small_file(self, diff_id: str, entry: Entry) -> bytes:
         if (self.root / "tars" / parse(diff_id)[1]).exists():
             return b"".join(self.chunks(diff_id, entry))
         stream = self.blobs.stream(self._present(diff_id).digest)
