@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import posixpath
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from msgspec import Struct
 
 from kiln.engine.edit import Edit, Written
-from kiln.engine.files import Files
 from kiln.engine.modes import Change
 from kiln.engine.select import Item, Selection
 from kiln.engine.users import Owner
@@ -33,13 +33,16 @@ class Look(Struct, frozen=True):
     mode: Change | None = None
     symbolic: bool = False
 
-    def of(self, entry: Entry, time: int) -> Entry:
-        """The entry with owner and mode changed, and the time set."""
+    def of(self, entry: Entry, time: int, digest: str = "") -> Entry:
+        """The entry with owner and mode changed, and the time and the digest set."""
         uid, gid = self.owner or (entry.uid, entry.gid)
         mode = entry.mode if entry.kind != SYMLINK else 0o777
         if self.mode is not None and entry.kind != SYMLINK:
             mode = self.mode(entry.mode, entry.kind == DIR)
-        return copy_of(entry, uid=uid, gid=gid, mode=mode, mtime=time, offset=-1, opaque=False)
+        return Entry(
+            entry.kind, mode, uid, gid, entry.size, time, entry.link, digest, -1, entry.major, entry.minor, False,
+            entry.xattrs, entry.sparse,
+        )  # fmt: skip
 
     @property
     def folder_mode(self) -> int:
@@ -87,25 +90,19 @@ def _put_item(edit: Edit, selection: Selection, item: Item, target: str, look: L
                 changed = copy_of(there, mode=changed.mode)
             edit.put(target, Written(changed))
         return
-    inode = files.inode(item.path, entry) if entry.kind == FILE else None
-    digest = files.known_digest(item.path, entry) if entry.kind == FILE else ""
+    if entry.kind != FILE:
+        edit.put(target, Written(look.of(entry, edit.time)))
+        return
+    inode = files.inode(item.path, entry)
     edit.put(
         target,
         Written(
-            copy_of(look.of(entry, edit.time), digest=digest),
-            content=_content(files, item.path, entry),
-            inode=(links, inode) if inode is not None else None,
-            learned=_learner(files, item.path),
+            look.of(entry, edit.time, files.known_digest(item.path, entry)),
+            partial(files.chunks, item.path, entry),
+            None if inode is None else (links, inode),
+            partial(files.learned, item.path),
         ),
     )
-
-
-def _content(files: Files, path: str, entry: Entry) -> Callable[[], Iterator[bytes]]:
-    return lambda: files.chunks(path, entry)
-
-
-def _learner(files: Files, path: str) -> Callable[[str], None]:
-    return lambda digest: files.learned(path, digest)
 
 
 def put_bytes(edit: Edit, name: str, data: bytes, destination: str, look: Look) -> None:

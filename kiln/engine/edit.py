@@ -117,7 +117,8 @@ class Edit:
         """The changes as a layer: sorted, each with the folders above it so that every tool unpacks them alike."""
         paths = set(self._written)
         for path in self._written:
-            paths.update(parents(path))
+            while (path := parent(path)) and path not in paths:
+                paths.add(path)
         first: dict[object, str] = {}
         for path in sorted(paths):
             written = self._written.get(path)
@@ -140,6 +141,6 @@ def _write_one(layer: LayerWriter, path: str, written: Written, first: dict[obje
             layer.add(path, copy_of(entry, kind=HARDLINK, link=first[written.inode], size=0, digest="", xattrs=None))
             return
         first[written.inode] = path
-    done = layer.add(path, entry, written.content())
+    done = layer.add(path, entry, written.content() if entry.kind == FILE else ())
     if written.learned is not None and not entry.digest:
         written.learned(done.digest)

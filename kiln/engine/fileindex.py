@@ -13,7 +13,9 @@ import msgspec
 from kiln.store.files import read_whole, write_whole
 
 _GRAIN_NS = 100_000_000
+_UNKNOWN = ("", False)
 Facts = tuple[int, int, int, int, int]
+Row = tuple[Facts, str, bool]
 
 
 class FileIndex:
@@ -22,39 +24,44 @@ class FileIndex:
     def __init__(self, store_root: Path | None, folder: Path) -> None:
         name = hashlib.sha256(os.fsencode(str(folder.absolute()))).hexdigest()
         self._path = None if store_root is None else store_root / "index" / name
-        self._rows: dict[bytes, tuple[Facts, str, bool]] = {}
+        self._rows: dict[str, Row] = {}
         self._changed = False
+        self._begun = time.time_ns()
         data = read_whole(self._path) if self._path else None
         if data:
             try:
-                self._rows = msgspec.msgpack.decode(data, type=dict[bytes, tuple[Facts, str, bool]])
+                rows = msgspec.msgpack.decode(data, type=dict[bytes, Row])
+                self._rows = {name.decode("utf-8", "surrogateescape"): row for name, row in rows.items()}
             except msgspec.MsgspecError:
                 self._rows = {}
 
-    def known(self, path: str, info: os.stat_result) -> str:
-        """The digest of a file that did not change since it was hashed, else empty."""
-        row = self._rows.get(os.fsencode(path))
-        return row[1] if row is not None and row[0] == _facts(info) else ""
-
-    def is_plain(self, path: str, info: os.stat_result) -> bool:
-        """Whether a file is known to have no attributes of its own: setting one would have changed its times."""
-        row = self._rows.get(os.fsencode(path))
-        return row is not None and row[0] == _facts(info) and row[2]
+    def known(self, path: str, info: os.stat_result) -> tuple[str, bool]:
+        """(digest, whether it has no attributes of its own) of a file that did not change since it was hashed, which setting
+        an attribute would have done as well; else ("", False)."""
+        row = self._rows.get(path)
+        return (row[1], row[2]) if row is not None and row[0] == _facts(info) else _UNKNOWN
 
     def learn(self, path: str, info: os.stat_result, digest: str, *, plain: bool = False) -> None:
         """Keeps a digest, unless the file is so young that a further change might not show in its times."""
-        if time.time_ns() - max(info.st_mtime_ns, info.st_ctime_ns) > _GRAIN_NS:
-            self._rows[os.fsencode(path)] = (_facts(info), digest, plain)
+        if self._begun - max(info.st_mtime_ns, info.st_ctime_ns) > _GRAIN_NS:
+            self._rows[path] = (_facts(info), digest, plain)
             self._changed = True
 
     def same(self, now: os.stat_result, before: os.stat_result) -> bool:
         """Whether two looks at a file saw the same file with the same content."""
-        return _facts(now) == _facts(before)
+        return (
+            now.st_mtime_ns == before.st_mtime_ns
+            and now.st_ctime_ns == before.st_ctime_ns
+            and now.st_size == before.st_size
+            and now.st_ino == before.st_ino
+            and now.st_dev == before.st_dev
+        )
 
     def save(self) -> None:
         """Writes what was learned."""
         if self._path is not None and self._changed:
-            write_whole(self._path, msgspec.msgpack.encode(self._rows))
+            rows = {name.encode("utf-8", "surrogateescape"): row for name, row in self._rows.items()}
+            write_whole(self._path, msgspec.msgpack.encode(rows))
             self._changed = False
 
 

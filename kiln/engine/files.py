@@ -75,13 +75,23 @@ class FolderFiles:
         if kind is None:
             return None
         self._stats[path] = info
+        if kind == FILE:
+            return self._file(path, full, info)
         device = kind in (CHAR, BLOCK)
         return Entry(
-            kind, mode=0o777 if kind == SYMLINK else 0o644 if stat.S_ISSOCK(info.st_mode) else stat.S_IMODE(info.st_mode),
-            size=info.st_size if kind == FILE else 0, link=os.readlink(full) if kind == SYMLINK else "",
+            kind, mode=0o777 if kind == SYMLINK else stat.S_IMODE(info.st_mode),
+            link=os.readlink(full) if kind == SYMLINK else "",
             major=os.major(info.st_rdev) if device else 0, minor=os.minor(info.st_rdev) if device else 0,
-            xattrs=_xattrs(full) if kind in (FILE, DIR) and not self._index.is_plain(path, info) else None,
+            xattrs=_xattrs(full) if kind == DIR else None,
         )  # fmt: skip
+
+    def _file(self, path: str, full: str, info: os.stat_result) -> Entry:
+        """A regular file, or a socket, which counts as an empty one."""
+        digest, plain = self._index.known(path, info)
+        if digest:
+            self._digests[path] = digest
+        mode = info.st_mode & 0o7777 if stat.S_ISREG(info.st_mode) else 0o644
+        return Entry(FILE, mode, size=info.st_size, xattrs=None if plain else _xattrs(full))
 
     def children(self, path: str) -> list[str]:
         full = f"{self.root}/{path}" if path else self.root
@@ -93,28 +103,32 @@ class FolderFiles:
             ) from bad
 
     def chunks(self, path: str, entry: Entry) -> Iterator[bytes]:
-        if stat.S_ISSOCK(self._stats[path].st_mode):
-            return
-        fd = self._open(path)
+        info = self._stats[path]
+        if stat.S_ISSOCK(info.st_mode) or not info.st_size:
+            return iter(())
+        fd = self._open(path, info)
+        if info.st_size >= _CHUNK:
+            return _all(fd)
         try:
-            if not self._index.same(os.fstat(fd), self._stats[path]):
-                raise SourceError("the file changed during the build", where=f"{self.root}/{path}", hint="Build again.")
-            while data := os.read(fd, _CHUNK):
-                yield data
+            return iter((os.read(fd, _CHUNK),))
         finally:
             os.close(fd)
 
-    def _open(self, path: str) -> int:
+    def _open(self, path: str, info: os.stat_result) -> int:
         full = f"{self.root}/{path}"
         try:
-            return os.open(full, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+            fd = os.open(full, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError as bad:
             raise SourceError(
                 f"cannot be read: {bad.strerror}", where=full, hint="Check the file's permissions."
             ) from bad
+        if not self._index.same(os.fstat(fd), info):
+            os.close(fd)
+            raise SourceError("the file changed during the build", where=full, hint="Build again.")
+        return fd
 
     def known_digest(self, path: str, entry: Entry) -> str:
-        return self._digests.get(path) or self._index.known(path, self._stats[path])
+        return self._digests.get(path, "")
 
     def digest(self, path: str, entry: Entry) -> str:
         known = self.known_digest(path, entry)
@@ -134,6 +148,14 @@ class FolderFiles:
     def inode(self, path: str, entry: Entry) -> object:
         info = self._stats[path]
         return (info.st_dev, info.st_ino) if info.st_nlink > 1 else None
+
+
+def _all(fd: int) -> Iterator[bytes]:
+    try:
+        while data := os.read(fd, _CHUNK):
+            yield data
+    finally:
+        os.close(fd)
 
 
 def _xattrs(full: str) -> dict[str, bytes] | None:

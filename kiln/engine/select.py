@@ -52,11 +52,12 @@ class Selection(Struct, frozen=True):
             digest = self.files.digest(item.path, entry) if entry.kind == FILE else ""
             inode = self.files.inode(item.path, entry) if entry.kind == FILE else None
             link = links.setdefault(inode, len(links)) if inode is not None else -1
+            xattrs = sorted(entry.xattrs.items()) if entry.xattrs else ""
             facts = (
-                item.relative, entry.kind, entry.mode, entry.uid, entry.gid, entry.link, digest, entry.major, entry.minor,
-                sorted((entry.xattrs or {}).items()), link,
-            )  # fmt: skip
-            yield repr(facts).encode("utf-8", "surrogateescape")
+                f"{item.relative}\0{entry.kind} {entry.mode} {entry.uid} {entry.gid} {digest} {entry.major} {entry.minor} "
+                f"{link} {entry.link}\0{xattrs}"
+            )
+            yield facts.encode("utf-8", "surrogateescape")
 
     def unknown(self) -> bool:
         """Whether some file would have to be read to know the key."""

@@ -32,7 +32,7 @@ class _Stored:
 
 
 def compressor(kind: str, level: int | None = None) -> Compressor:
-    """A compressor for `gzip` (ISA-L levels 0 to 3, default 1), `zstd` (1 to 22, default 3) or `none`."""
+    """A compressor for `gzip` (ISA-L levels 0 to 3, default 2), `zstd` (1 to 22, default 3) or `none`."""
     if kind == "none":
         return _Stored()
     if kind == "zstd":
@@ -40,7 +40,7 @@ def compressor(kind: str, level: int | None = None) -> Compressor:
         return made
     from isal import isal_zlib
 
-    stream: Compressor = isal_zlib.compressobj(level=1 if level is None else min(level, 3), wbits=31)
+    stream: Compressor = isal_zlib.compressobj(level=2 if level is None else min(level, 3), wbits=31)
     return stream
 
 

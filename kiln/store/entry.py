@@ -13,7 +13,7 @@ WHITEOUT_PREFIX = ".wh."
 OPAQUE_NAME = ".wh..wh..opq"
 
 
-class Entry(msgspec.Struct, frozen=True, gc=False):
+class Entry(msgspec.Struct, frozen=True, gc=False, array_like=True, omit_defaults=True):
     """One path of a layer.
 
     `mode` are the permission bits with setuid, setgid and sticky; `size` is bytes of content; `mtime` is seconds since

@@ -83,27 +83,32 @@ class LayerWriter:
             self.toc.append((path, entry))
             return entry
         self._put(tarwrite.header(path, entry))
-        done = copy_of(entry, offset=self._position, sparse=None)
+        offset, digest = self._position, entry.digest
         if entry.kind == FILE:
-            done = self._content(path, done, content)
+            digest = self._content(path, entry, content)
+        done = copy_of(entry, offset=offset, sparse=None, digest=digest)
         self.toc.append((path, done))
         return done
 
-    def _content(self, path: str, entry: Entry, content: Iterable[bytes]) -> Entry:
-        size = 0
-        hasher = None if entry.digest else hashlib.sha256()
+    def _content(self, path: str, entry: Entry, content: Iterable[bytes]) -> str:
+        """Appends a file's content; returns its digest."""
+        size, hasher = 0, None
         for chunk in content:
             size += len(chunk)
-            if hasher is not None:
-                hasher.update(chunk)
+            if not entry.digest:
+                if hasher is None:
+                    hasher = hashlib.sha256(chunk)
+                else:
+                    hasher.update(chunk)
             self._put(chunk)
         if size != entry.size:
             raise SourceError(
                 f"/{path} changed while it was read: {entry.size} bytes were expected, {size} came",
                 hint="Build again when nothing writes to the file.",
             )
-        self._put(tarwrite.padding(size))
-        return entry if hasher is None else copy_of(entry, digest=hasher.hexdigest())
+        if size % tarwrite.BLOCK_SIZE:
+            self._put(tarwrite.padding(size))
+        return entry.digest or (hasher or hashlib.sha256()).hexdigest()
 
     def _put(self, data: bytes) -> None:
         self._position += len(data)

@@ -16,6 +16,8 @@ from typing import Protocol
 from kiln.store.compress import compressor
 
 _MOST_WORKERS = 4
+# ISA-L's level 2 with a small window of symbols takes as long as level 1 with the default and gives 2 to 10 % less.
+_LEVEL, _MEMORY = 2, 2
 _GZIP_HEAD = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x04\xff"  # no name, no time, fastest, of no known system
 _DEFLATE_END = b"\x03\x00"
 
@@ -44,14 +46,14 @@ class _Gzip:
         from isal import isal_zlib
 
         self._zlib = isal_zlib
-        self._level = 1 if level is None else min(level, 3)
+        self._level = _LEVEL if level is None else min(level, 3)
         self._crc = self._size = 0
 
     def begin(self) -> bytes:
         return _GZIP_HEAD
 
     def part(self, chunk: bytes) -> bytes:
-        stream = self._zlib.compressobj(level=self._level, wbits=-15)
+        stream = self._zlib.compressobj(self._level, self._zlib.DEFLATED, -15, _MEMORY)
         packed: bytes = stream.compress(chunk) + stream.flush(self._zlib.Z_SYNC_FLUSH)
         return packed
 

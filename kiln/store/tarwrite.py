@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from functools import lru_cache
 
 from kiln.store.entry import (
     BLOCK,
@@ -39,6 +40,12 @@ def header(path: str, entry: Entry) -> bytes:
     if entry.kind == WHITEOUT:
         folder, slash, last = path.rpartition("/")
         path, entry = f"{folder}{slash}{WHITEOUT_PREFIX}{last}", Entry(FILE, mtime=entry.mtime)
+    if entry.kind == FILE and entry.xattrs is None and entry.size <= _MAX_SIZE:
+        name = path.encode("utf-8", "surrogateescape")
+        if len(name) <= 100:
+            template = _template(entry.mode, entry.uid, entry.gid, entry.mtime)
+            if template is not None:
+                return template.fill(name, entry.size)
     name = os.fsencode(path + "/" if entry.kind == DIR else path)
     link = os.fsencode(entry.link) if entry.kind in (SYMLINK, HARDLINK) else b""
     size = entry.size if entry.kind == FILE else 0
@@ -48,6 +55,28 @@ def header(path: str, entry: Entry) -> bytes:
         entry.mtime if 0 <= entry.mtime <= _MAX_SIZE else 0, _TYPES[entry.kind], link[:100], entry.major, entry.minor,
     )  # fmt: skip
     return _pax(name, records) + block if records else block
+
+
+class _Template:
+    """The header of files that differ by name and size alone: layers of many small files are made of these."""
+
+    def __init__(self, block: bytes) -> None:
+        self._owner, self._time, self._tail = block[100:124], block[136:148], block[156:]
+        self._sum = sum(self._owner) + sum(self._time) + sum(self._tail) + 8 * 32
+
+    def fill(self, name: bytes, size: int) -> bytes:
+        """The header of one file; its name is at most 100 bytes."""
+        length = b"%011o\0" % size
+        checksum = self._sum + sum(name) + sum(length)
+        return b"%b%b%b%b%06o\0 %b" % (name.ljust(100, b"\0"), self._owner, length, self._time, checksum, self._tail)
+
+
+@lru_cache(maxsize=64)
+def _template(mode: int, uid: int, gid: int, mtime: int) -> _Template | None:
+    """None for what does not fit into a plain header."""
+    if uid > _MAX_ID or gid > _MAX_ID or not 0 <= mtime <= _MAX_SIZE:
+        return None
+    return _Template(_block(b"", mode, uid, gid, 0, mtime, _TYPES[FILE], b"", 0, 0))
 
 
 def opaque_header(path: str, mtime: int) -> bytes:

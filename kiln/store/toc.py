@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import msgspec
 
 from kiln.errors import CorruptError
 from kiln.store.entry import Entry
 
 Toc = list[tuple[str, Entry]]
-_VERSION = 1
+_TEXT, _BYTES = 2, 1
+
+
+class _Text(msgspec.Struct, array_like=True):
+    version: int
+    rows: Toc
 
 
 class _Row(msgspec.Struct, array_like=True, gc=False, omit_defaults=True):
-    """One entry on disk. Names are bytes, since a file name need not be text."""
+    """One entry of a table that has names which are no text: all its names are bytes."""
 
     path: bytes
     kind: str
@@ -39,21 +42,27 @@ class _File(msgspec.Struct, array_like=True):
 
 
 _encoder = msgspec.msgpack.Encoder()
+_text_decoder = msgspec.msgpack.Decoder(_Text)
 _decoder = msgspec.msgpack.Decoder(_File)
 
 
-def encode(entries: Iterable[tuple[str, Entry]]) -> bytes:
+def encode(entries: Toc) -> bytes:
     """The bytes of a table of contents."""
-    return _encoder.encode(_File(_VERSION, [_row(path, entry) for path, entry in entries]))
+    try:
+        return _encoder.encode(_Text(_TEXT, entries))
+    except UnicodeEncodeError:
+        return _encoder.encode(_File(_BYTES, [_row(path, entry) for path, entry in entries]))
 
 
 def decode(data: bytes, where: str) -> Toc:
     """The entries in the layer's order; raises `CorruptError` naming `where`."""
     try:
-        file = _decoder.decode(data)
+        if data[1:2] == bytes([_TEXT]):
+            return _text_decoder.decode(data).rows
+        rows = _decoder.decode(data).rows
     except msgspec.MsgspecError as bad:
         raise CorruptError(f"the table of contents is damaged: {bad}", where=where, hint="Remove that file.") from bad
-    return [(row.path.decode("utf-8", "surrogateescape"), _entry(row)) for row in file.rows]
+    return [(row.path.decode("utf-8", "surrogateescape"), _entry(row)) for row in rows]
 
 
 def _row(path: str, entry: Entry) -> _Row:
