@@ -31,7 +31,8 @@ def main() -> None:
 
 def make_tree(folder: Path, images: int, files: int, depth: int, base: str, prefix: str = "", seed: int = 1) -> None:
     """Writes the tree. Image number n is called `i<n>`; about one in six stands on the outside base, the others each on one
-    earlier image, never deeper than `depth`."""
+    earlier image, never deeper than `depth`. Names begin with `prefix`, or with the variable PREFIX where it has a value.
+    `shared.json`, read after the other file, has each image carry its steps' results to other machines."""
     chance = random.Random(seed)
     depths: list[int] = []
     targets = {}
@@ -42,11 +43,18 @@ def make_tree(folder: Path, images: int, files: int, depth: int, base: str, pref
         name = f"i{number}"
         _component(folder / "src" / name, name, base if parent is None else f"i{parent}", files, chance)
         targets[name] = {
-            "context": f"src/{name}", "dockerfile": f"build/{name}.dockerfile", "tags": [f"{prefix}{name}:latest"],
+            "context": f"src/{name}", "dockerfile": f"build/{name}.dockerfile", "tags": [f"${{PREFIX}}{name}:latest"],
             **({"contexts": {f"i{parent}": f"target:i{parent}"}} if parent is not None else {}),
         }  # fmt: skip
-    document = {"group": {"default": {"targets": list(targets)}}, "target": targets}
+    variables = {"PREFIX": {"default": prefix}}
+    document = {"variable": variables, "group": {"default": {"targets": list(targets)}}, "target": targets}
     (folder / "docker-bake.json").write_text(json.dumps(document, indent=1))
+    shared = {name: _sharing(f"${{PREFIX}}{name}:latest") for name in targets}
+    (folder / "shared.json").write_text(json.dumps({"target": shared}, indent=1))
+
+
+def _sharing(name: str) -> dict[str, list[str]]:
+    return {"cache-to": ["type=inline"], "cache-from": [f"type=registry,ref={name}"]}
 
 
 def _component(folder: Path, name: str, base: str, files: int, chance: random.Random) -> None:
