@@ -138,6 +138,7 @@ class RunStep:
     def _execute(self, step: str) -> Result:
         self._check_machine()
         self.build.doors.layers(self._needed())
+        self._unpack()
         started = int(time.time())
         log = _Log(self.build, step)
         request = self._request()
@@ -151,6 +152,13 @@ class RunStep:
             self._offer_shell(request, step)
             raise self._failure(reply.code, log)
         return Result(reply.layer, started)
+
+    def _unpack(self) -> None:
+        """A base that was never read is read and unpacked in one pass, before anybody looks into it."""
+        stack, store = self.state.stack, self.build.store
+        if not all(map(store.layers.has_toc, stack.diff_ids)):
+            request = wire.UnpackRequest(str(store.root), str(store.scratch), stack)
+            self.build.helper.run(request, lambda data, stream: None, self.build.cancel)
 
     def _needed(self) -> tuple[Descriptor, ...]:
         """The layers that the worker will read: those of the step and of what it mounts."""

@@ -66,13 +66,21 @@ class RemoveRequest(msgspec.Struct, frozen=True, tag="remove"):
     paths: tuple[str, ...]
 
 
+class UnpackRequest(msgspec.Struct, frozen=True, tag="unpack"):
+    """Unpack a stack whose tables of contents are not all known: they are made on the way."""
+
+    store: str
+    scratch: str
+    stack: Stack
+
+
 class ShellRequest(msgspec.Struct, frozen=True, tag="shell"):
     """Open a shell on the file system that a failed RUN left (its `run.debug` was set)."""
 
     run: RunRequest
 
 
-Request = RunRequest | RemoveRequest | ShellRequest
+Request = RunRequest | RemoveRequest | ShellRequest | UnpackRequest
 
 
 class Reply(msgspec.Struct, frozen=True, omit_defaults=True):

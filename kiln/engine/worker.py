@@ -126,9 +126,20 @@ def _answer(request: wire.Request, connection: socket.socket, output: list[int],
         for path in request.paths:
             shutil.rmtree(path, ignore_errors=True)
         return wire.Reply()
+    if isinstance(request, wire.UnpackRequest):
+        layers = _layers(request.store, request.scratch)
+        snapshots = Snapshots(Path(request.store), layers, Path(request.scratch), overlay)
+        snapshots.lowers(request.stack.diff_ids, request.stack.descriptors)
+        return wire.Reply()
     if isinstance(request, wire.ShellRequest):
         return _Step(request.run, overlay, connection).shell(output)
     return _Step(request, overlay, connection).run(output)
+
+
+def _layers(store: str, scratch: str) -> Layers:
+    blobs = Blobs(Path(store))
+    blobs.scratch = Path(scratch)
+    return Layers(Path(store), blobs)
 
 
 class _Step:
@@ -139,9 +150,7 @@ class _Step:
         self.request = request
         self.overlay = overlay
         self.folder = Path(request.scratch) / f"run-{request.id}"
-        blobs = Blobs(Path(request.store))
-        blobs.scratch = Path(request.scratch)
-        self.layers = Layers(Path(request.store), blobs)
+        self.layers = _layers(request.store, request.scratch)
         self.locks: list[int] = []
         self.snapshots = Snapshots(Path(request.store), self.layers, Path(request.scratch), overlay)
 

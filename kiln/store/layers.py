@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import secrets
@@ -19,9 +20,10 @@ from kiln.oci.image import Descriptor
 from kiln.store import tarread, toc
 from kiln.store.blobs import Blobs, Follow, disk_error
 from kiln.store.compress import Inflater
-from kiln.store.entry import FILE, Entry, copy_of
+from kiln.store.entry import Entry
 from kiln.store.files import locked, read_whole, write_whole
 from kiln.store.layer import Compression, Layer, LayerWriter
+from kiln.store.reading import LayerReading
 from kiln.store.toc import Toc
 from kiln.store.tree import Tree
 
@@ -87,34 +89,19 @@ class Layers:
 
     def _scan(self, diff_id: str, descriptor: Descriptor) -> Toc:
         """Reads a whole layer once: its table of contents, checked against both digests."""
-        diff = hashlib.sha256()
-        entries: Toc = []
-        stream = self.blobs.stream(descriptor.digest)
-        inflater = Inflater(lambda _: next(stream, b""), descriptor.digest)
+        with self.reading(diff_id, descriptor) as reading:
+            for _ in reading.members():
+                pass
+            return reading.toc
 
-        def read(size: int) -> bytes:
-            data = inflater.read(size)
-            diff.update(data)
-            return data
-
-        for member in tarread.members(read, f"layer {descriptor.digest}"):
-            path, entry = tarread.layer_entry(member)
-            if entry.kind == FILE:
-                content = hashlib.sha256()
-                for chunk in member.chunks():
-                    content.update(chunk)
-                entry = copy_of(entry, digest=content.hexdigest())
-            entries.append((path, entry))
-        while read(_CHUNK):
-            pass
-        found = "sha256:" + diff.hexdigest()
-        if found != diff_id:
-            raise CorruptError(
-                f"the layer {descriptor.digest} unpacks to {found}, not to {diff_id} as its image says",
-                hint="The image is damaged: pull it again, or ask who made it.",
-            )
-        self.remember(Layer(diff_id, descriptor), entries)
-        return entries
+    @contextlib.contextmanager
+    def reading(self, diff_id: str, descriptor: Descriptor) -> Iterator[LayerReading]:
+        """One pass over a layer; its table of contents is kept if it was read to its end."""
+        reading = LayerReading(self.blobs, diff_id, descriptor)
+        with contextlib.closing(reading):
+            yield reading
+        if not self.has_toc(diff_id):
+            self.remember(Layer(diff_id, descriptor), reading.toc)
 
     def tree(self, diff_ids: tuple[str, ...], descriptors: tuple[Descriptor, ...]) -> Tree:
         """The merged file system of a stack of layers, base first. Shared: not to be changed by who gets it."""

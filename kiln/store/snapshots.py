@@ -9,13 +9,10 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 from kiln.oci.digest import chain_id
 from kiln.oci.image import Descriptor
-from kiln.store import tarread
-from kiln.store.compress import Inflater
 from kiln.store.entry import DIR, FILE, HARDLINK, WHITEOUT, Entry, copy_of, parents
 from kiln.store.files import locked
 from kiln.store.layers import Layers
@@ -87,17 +84,14 @@ class Snapshots:
 
     def _unpack(self, target: Path, diff_ids: tuple[str, ...], descriptors: tuple[Descriptor, ...]) -> None:
         below = self._layers.tree(diff_ids[:-1], descriptors[:-1])
-        with Unpacker(target, overlay=self._overlay) as unpacker:
+        reading = self._layers.reading(diff_ids[-1], descriptors[-1])
+        with reading as layer, Unpacker(target, overlay=self._overlay) as unpacker:
             made = {""}
-            entries = self._layers.toc(diff_ids[-1], descriptors[-1])
-            hidden = {path for path, entry in entries if entry.kind == WHITEOUT}
-            replaced = hidden & {path for path, entry in entries if entry.kind != WHITEOUT}
-            for path, entry, content in self._members(descriptors[-1]):
-                if path in replaced:
-                    # The new entry takes the place of what the whiteout hides; of a folder, nothing below shows through.
-                    if entry.kind == WHITEOUT:
-                        continue
-                    entry = copy_of(entry, opaque=entry.kind == DIR)
+            replacing = _Replacing()
+            for path, written, content in layer.members():
+                entry = replacing.of(path, written)
+                if entry is None:
+                    continue
                 place = below.place(path)
                 for folder in parents(place):
                     if folder not in made:
@@ -123,12 +117,27 @@ class Snapshots:
         if node is not None and node.entry.kind == FILE:
             unpacker.add(place, node.entry, self._layers.chunks(node.diff_id, node.entry))
 
-    def _members(self, descriptor: Descriptor) -> Iterator[tuple[str, Entry, Iterator[bytes]]]:
-        stream = self._layers.blobs.stream(descriptor.digest)
-        inflater = Inflater(lambda _: next(stream, b""), descriptor.digest)
-        for member in tarread.members(inflater.read, descriptor.digest):
-            path, entry = tarread.layer_entry(member)
-            yield path, entry, member.chunks() if entry.kind != WHITEOUT else iter(())
+
+class _Replacing:
+    """Paths that a layer both hides and writes, in either order: the new entry takes the place of what the whiteout hides;
+    of a folder, nothing below shows through."""
+
+    def __init__(self) -> None:
+        self._hidden: set[str] = set()
+        self._folders: dict[str, bool] = {}
+
+    def of(self, path: str, entry: Entry) -> Entry | None:
+        """What to write for an entry, None for nothing."""
+        if entry.kind == WHITEOUT:
+            self._hidden.add(path)
+            is_dir = self._folders.get(path)
+            if is_dir is None:
+                return entry
+            return Entry(DIR, mode=-1, opaque=True) if is_dir else None
+        self._folders[path] = entry.kind == DIR
+        if path in self._hidden and entry.kind == DIR:
+            return copy_of(entry, opaque=True)
+        return entry
 
 
 def _folder_below(below: Tree, path: str) -> Entry:

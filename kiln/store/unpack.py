@@ -16,6 +16,7 @@ from kiln.store.blobs import disk_error
 from kiln.store.entry import BLOCK, CHAR, DIR, FIFO, FILE, HARDLINK, SYMLINK, WHITEOUT, Entry, parent
 
 _DIR_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FILE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _NODES = {CHAR: stat.S_IFCHR, BLOCK: stat.S_IFBLK, FIFO: stat.S_IFIFO}
 
 
@@ -88,11 +89,12 @@ class Unpacker:
         if entry.kind == DIR:
             self._make_folder(at, name, path, entry)
             return
+        if entry.kind == FILE:
+            self._make_file(at, name, path, entry, content)
+            return
         self._clear(at, name)
         self._times.pop(path, None)
-        if entry.kind == FILE:
-            self._make_file(at, name, entry, content)
-        elif entry.kind == HARDLINK:
+        if entry.kind == HARDLINK:
             self._make_link(at, name, entry)
         elif entry.kind == SYMLINK:
             os.symlink(entry.link, name, dir_fd=at)
@@ -130,8 +132,13 @@ class Unpacker:
         finally:
             os.close(fd)
 
-    def _make_file(self, at: int, name: str, entry: Entry, content: Iterator[bytes]) -> None:
-        fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=at)
+    def _make_file(self, at: int, name: str, path: str, entry: Entry, content: Iterator[bytes]) -> None:
+        try:
+            fd = os.open(name, _FILE_FLAGS, 0o600, dir_fd=at)
+        except FileExistsError:
+            self._clear(at, name)
+            self._times.pop(path, None)
+            fd = os.open(name, _FILE_FLAGS, 0o600, dir_fd=at)
         try:
             for chunk in content:
                 view = memoryview(chunk)
