@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -99,10 +98,12 @@ def _proxies(env: Mapping[str, str]) -> dict[str, str]:
 
 def _registries(path: Path) -> dict[str, RegistryRules]:
     """The `[registry."host"]` tables of config.toml; keys: http, ca, verify, mirrors."""
+    if not path.exists():
+        return {}
+    import tomllib
+
     try:
         table = tomllib.loads(path.read_text()).get("registry", {})
-    except FileNotFoundError:
-        return {}
     except (tomllib.TOMLDecodeError, OSError, UnicodeDecodeError) as bad:
         raise UsageError(f"cannot be read: {bad}", where=str(path)) from bad
     return {host: _rules(path, host, entry) for host, entry in table.items()}

@@ -9,13 +9,11 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from kiln.dockerfile.patterns import Matcher
-from kiln.engine.archivefiles import ArchiveFiles
 from kiln.engine.fileindex import FileIndex
 from kiln.engine.files import Files, FolderFiles, Without
 from kiln.engine.views import Mounted, OneFile, Overlaid, is_file
 from kiln.errors import KilnError
 from kiln.plan.target import Context
-from kiln.store.package.package import open_package
 from kiln.store.store import Store
 
 
@@ -42,6 +40,9 @@ class Contexts:
         if context.folder is None:
             raise KilnError("this build has no context to copy from", hint="Give a folder, not only a Dockerfile.")
         if context.kind == "archive":
+            from kiln.engine.archivefiles import ArchiveFiles
+            from kiln.store.package.package import open_package
+
             package = self._packages.enter_context(open_package(context.folder, self._store.scratch))
             return self._without(context, ArchiveFiles(package, context.reference))
         if context.kind == "dockerfile":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import shutil
 import subprocess
 import sys
@@ -116,7 +115,7 @@ class HookRunner:
         """The name of a folder that nobody else has."""
         above = self.session.store.scratch / "hooks"
         above.mkdir(exist_ok=True)
-        return above / f"{kind}-{secrets.token_hex(6)}"
+        return above / f"{kind}-{os.urandom(6).hex()}"
 
     def _order(self, argv: list[str], run: Run, copy: str) -> dict[str, object]:
         """What hookbox is told. Every mount has a work folder of its own: the kernel refuses one that was used."""

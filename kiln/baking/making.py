@@ -16,7 +16,6 @@ from kiln.baking.session import Session
 from kiln.baking.sharedcache import SharedCache, export
 from kiln.dockerfile import lint
 from kiln.dockerfile.patterns import Matcher
-from kiln.engine import sandbox
 from kiln.engine.build import Build, Doors
 from kiln.engine.cancel import Cancel
 from kiln.engine.executor import execute
@@ -145,7 +144,6 @@ class Making(Struct):
         return Build(
             store=session.store, doors=self._doors(), report=session.report, cancel=self.cancel or session.cancel,
             helper=session.helper, slots=session.slots,
-            runtime=sandbox.find_runtime(session.settings.runtime, session.settings.path),
             escape=target.program.source.escape, source_name=target.program.source.name, platform=platform,
             args=target.args, global_args=global_args, contexts=target.contexts, context=target.context,
             secrets=target.secrets, ssh=target.ssh, network=target.network, hosts=target.hosts,
@@ -167,9 +165,14 @@ class Making(Struct):
         def git(address: str, keep: bool | None, checksum: str) -> Path:
             return clone(parse_git(address), scratch, settings, cancel, keep_git=bool(keep), checksum=checksum)
 
+        def runtime() -> str:
+            from kiln.engine.sandbox import find_runtime
+
+            return find_runtime(settings.runtime, settings.path)
+
         return Doors(
             session.images(refresh=target.pull, lazy=self.manner.lazy).find, session.contexts.files, url, git, shared.get,
-            self._secret, lambda identity: session.agent(target.ssh[identity]), self.image_of, session.elsewhere.bring,
+            self._secret, lambda identity: session.agent(target.ssh[identity]), self.image_of, session.elsewhere.bring, runtime,
         )  # fmt: skip
 
     def _secret(self, secret: Secret) -> bytes:

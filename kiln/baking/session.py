@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,7 +32,7 @@ class Session:
         self, store: Store, settings: Settings, report: events.Report, cancel: Cancel, *, slots: int = 0
     ) -> None:
         self.store, self.settings, self.report, self.cancel = store, settings, report, cancel
-        self.build_id = f"{int(events.now())}-{secrets.token_hex(4)}"
+        self.build_id = f"{int(events.now())}-{os.urandom(4).hex()}"
         self.contexts = Contexts(store)
         self.error = ""
         self._helper: Helper | None = None

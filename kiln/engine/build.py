@@ -44,7 +44,7 @@ class Doors(Struct, frozen=True):
     """The engine's ways out, each a function given by its caller: images by name (`name, platform, place`), contexts,
     files by URL (`url, checksum` -> path and file name), git repositories (`url, keep .git, checksum` -> folder),
     results of steps from a shared cache, the bytes of a secret, the socket of an ssh agent, images of other targets,
-    layers that the store does not have."""
+    layers that the store does not have; and the program that runs commands (an OCI runtime, empty for none)."""
 
     image: ResolveImage
     context: OpenContext
@@ -55,6 +55,7 @@ class Doors(Struct, frozen=True):
     agent: Callable[[str], str]
     target: Callable[[str, Platform], Image]
     layers: Callable[[tuple[Descriptor, ...]], None]
+    runtime: Callable[[], str]
 
 
 class Build(Struct):
@@ -66,7 +67,6 @@ class Build(Struct):
     cancel: Cancel
     helper: Helper
     slots: threading.Semaphore
-    runtime: str
     escape: str = "\\"
     source_name: str = "Dockerfile"
     platform: Platform = field(default_factory=lambda: Platform("amd64", "linux"))

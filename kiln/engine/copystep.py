@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import posixpath
 import re
-import secrets
 from collections.abc import Callable
 from pathlib import Path
 
@@ -172,7 +172,7 @@ class CopyStep:
     def _put(self, edit: Edit, selection: Selection, look: Look, spools: list[Path]) -> None:
         wanted = self.copy.unpack if self.copy.unpack is not None else self.copy.is_add and not selection.remote
         if wanted and is_archive(selection):
-            spools.append(self.build.store.scratch / f"spool-{secrets.token_hex(8)}")
+            spools.append(self.build.store.scratch / f"spool-{os.urandom(8).hex()}")
             unpack(edit, selection, self.destination, look, spools[-1], self._beneath)
         else:
             put_selection(edit, selection, self.destination, look)

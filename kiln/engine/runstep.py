@@ -5,8 +5,8 @@ from __future__ import annotations
 import codecs
 import contextlib
 import hashlib
+import os
 import posixpath
-import secrets
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -167,7 +167,7 @@ class RunStep:
         return tuple(layer for stack in stacks for layer in stack.descriptors)
 
     def _check_machine(self) -> None:
-        if not self.build.runtime:
+        if not self.build.doors.runtime():
             raise SandboxError(
                 "no OCI runtime (runc or crun) is installed, so RUN cannot run",
                 where=self.where,
@@ -210,10 +210,10 @@ class RunStep:
         if self.script:
             wishes.append(self._script_wish())
         return wire.RunRequest(
-            id=f"kiln-{secrets.token_hex(8)}", store=str(self.build.store.root), scratch=str(scratch), stack=state.stack,
+            id=f"kiln-{os.urandom(8).hex()}", store=str(self.build.store.root), scratch=str(scratch), stack=state.stack,
             args=tuple(self.argv), env=tuple(self._environment()), cwd=state.run.working_dir or "/", uid=who.uid,
             gid=who.gid, groups=who.groups, network="none" if self.network == "none" else "host",
-            runtime=self.build.runtime, mounts=tuple(wishes),
+            runtime=self.build.doors.runtime(), mounts=tuple(wishes),
             compression=self.build.compression, resolv_conf=self._resolv_conf(), hosts=self._hosts(), debug=self.build.debug,
         )  # fmt: skip
 
@@ -281,11 +281,11 @@ class RunStep:
 
     def _materialise(self, selection: Selection, shared: bool) -> Path:
         """A copy of context files, owned by root as in an image, in scratch space; a read-only one serves all steps."""
-        name = digest_of([selection])[:24] if shared else secrets.token_hex(12)
+        name = digest_of([selection])[:24] if shared else os.urandom(12).hex()
         folder = self.build.store.scratch / f"context-{name}"
         place = folder / "content"
         if not folder.exists():
-            work = self.build.store.scratch / f"context-work-{secrets.token_hex(8)}"
+            work = self.build.store.scratch / f"context-work-{os.urandom(8).hex()}"
             work.mkdir()
             with Unpacker(work, owners=False) as unpacker:
                 for item in selection.items:
@@ -388,7 +388,7 @@ class _Log:
         self._build, self._step = build, step
         folder = build.store.root / "logs"
         folder.mkdir(exist_ok=True)
-        self.path = folder / f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(4)}.log"
+        self.path = folder / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.urandom(4).hex()}.log"
         self._file = self.path.open("wb", buffering=0)
         self._last: list[str] = []
         self._rest = {1: "", 2: ""}

@@ -9,7 +9,6 @@ import base64
 import binascii
 import json
 import os
-import secrets
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +115,7 @@ class Credentials:
     def _write(self, document: dict[str, Any]) -> None:
         """Replaces the file at once, readable by its owner only; a link to it stays a link."""
         target = Path(os.path.realpath(self._path))
-        temporary = target.with_name(f".{target.name}-{secrets.token_hex(6)}")
+        temporary = target.with_name(f".{target.name}-{os.urandom(6).hex()}")
         try:
             target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:

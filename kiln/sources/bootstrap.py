@@ -6,7 +6,7 @@ ids) is left out by mmdebstrap or here, and times later than SOURCE_DATE_EPOCH, 
 
 from __future__ import annotations
 
-import secrets
+import os
 import shutil
 import subprocess
 import time
@@ -45,7 +45,7 @@ def make(
     wish: Bootstrap, store: Store, platform: Platform, settings: Settings, cancel: Cancel, log: Callable[[str], None]
 ) -> Image:
     """The image; its layer is in the store. Raises `KilnError`."""
-    target = store.scratch / f"bootstrap-{secrets.token_hex(8)}.tar"
+    target = store.scratch / f"bootstrap-{os.urandom(8).hex()}.tar"
     time_limit = _EPOCH if settings.epoch is None else settings.epoch
     _run(_argv(wish, platform, target), _environment(settings, time_limit), cancel, log)
     try:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import re
-import secrets
 import sys
 from pathlib import Path
 
@@ -60,12 +60,12 @@ def _from_stream(read: tarread.ReadSome, name: str, scratch: Path) -> Context:
     rest = [head]
     stream = Inflater(lambda size: rest.pop() if rest else read(size), name)
     if stream.kind == "none" and not _is_tar(head):
-        path = scratch / f"Dockerfile-{secrets.token_hex(8)}"
+        path = scratch / f"Dockerfile-{os.urandom(8).hex()}"
         with path.open("xb") as file:
             while data := stream.read(1 << 16):
                 file.write(data)
         return Context("dockerfile", path, name=name)
-    folder = scratch / f"context-{secrets.token_hex(8)}"
+    folder = scratch / f"context-{os.urandom(8).hex()}"
     folder.mkdir()
     unpack_stream(stream, folder, name)
     return Context("folder", folder, reference=name, name=name)

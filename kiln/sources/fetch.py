@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import posixpath
-import secrets
 import shutil
 import urllib.parse
 from collections.abc import Mapping
@@ -47,7 +47,7 @@ def download(
     from kiln.sources.transfer import Bounds, Transfer, sent_name
 
     check_url(url)
-    place = folder / f"download-{secrets.token_hex(8)}"
+    place = folder / f"download-{os.urandom(8).hex()}"
     place.mkdir(parents=True)
     try:
         whole = Transfer(
@@ -91,7 +91,7 @@ def clone(
     source: GitSource, folder: Path, settings: Settings, cancel: Cancel, *, keep_git: bool, checksum: str = ""
 ) -> Path:
     """A shallow checkout in a new folder below `folder`; returns the wanted folder of it. Raises `SourceError`."""
-    place = folder / f"git-{secrets.token_hex(8)}"
+    place = folder / f"git-{os.urandom(8).hex()}"
     place.mkdir(parents=True)
     remote, config = without_password(source.remote)
     run = Git(place, remote, settings, cancel, config=config)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Protocol
@@ -38,7 +37,7 @@ class BlobWriter:
 
     def __init__(self, blobs: Blobs, follow: Follow | None = None) -> None:
         self._blobs = blobs
-        self._path = blobs.scratch / f"blob-{os.getpid()}-{secrets.token_hex(8)}"
+        self._path = blobs.scratch / f"blob-{os.getpid()}-{os.urandom(8).hex()}"
         try:
             self._file: IO[bytes] = self._path.open("xb", buffering=0)
         except OSError as bad:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import secrets
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -166,7 +165,7 @@ class Layers:
         stream = self.blobs.stream(descriptor.digest)
         inflater = Inflater(lambda _: next(stream, b""), descriptor.digest)
         diff = hashlib.sha256()
-        scratch = self.blobs.scratch / f"tar-{os.getpid()}-{secrets.token_hex(8)}"
+        scratch = self.blobs.scratch / f"tar-{os.getpid()}-{os.urandom(8).hex()}"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with scratch.open("xb") as target:

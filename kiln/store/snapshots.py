@@ -7,7 +7,6 @@ one from before a restart of the machine counts as absent.
 from __future__ import annotations
 
 import os
-import secrets
 import shutil
 from pathlib import Path
 
@@ -59,7 +58,7 @@ class Snapshots:
                 return path
         with locked(self._locks / f"snapshot-{path.name}"):
             if not self.has(chain):
-                work = self._scratch / f"snapshot-{secrets.token_hex(6)}"
+                work = self._scratch / f"snapshot-{os.urandom(6).hex()}"
                 (work / "fs").mkdir(parents=True)
                 self._unpack(work / "fs", diff_ids, descriptors)
                 self._keep(work, path)
@@ -70,7 +69,7 @@ class Snapshots:
         path = self.path(chain)
         with locked(self._locks / f"snapshot-{path.name}"):
             if not self.has(chain):
-                work = self._scratch / f"snapshot-{secrets.token_hex(6)}"
+                work = self._scratch / f"snapshot-{os.urandom(6).hex()}"
                 work.mkdir()
                 upper.rename(work / "fs")
                 self._keep(work, path)

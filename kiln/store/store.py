@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import shutil
 import time
 from collections.abc import Iterator
@@ -72,7 +71,7 @@ class Store:
         try:
             folder.mkdir(exist_ok=True)
             while True:
-                path = folder / f"{int(time.time())}-{os.getpid()}-{secrets.token_hex(4)}"
+                path = folder / f"{int(time.time())}-{os.getpid()}-{os.urandom(4).hex()}"
                 fd = try_lock(path.with_suffix(".lock"))
                 if fd is not None and path.with_suffix(".lock").exists():
                     break
