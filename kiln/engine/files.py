@@ -110,7 +110,8 @@ class FolderFiles:
         if info.st_size >= _CHUNK:
             return _all(fd)
         try:
-            return iter((os.read(fd, _CHUNK),))
+            # One byte more than there should be shows whether the file grew. Asking for much more costs more than reading.
+            return iter((os.read(fd, info.st_size + 1),))
         finally:
             os.close(fd)
 

@@ -18,8 +18,7 @@ import signal
 import socket
 import subprocess
 import time
-from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 _libc = ctypes.CDLL(None, use_errno=True)
 CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWPID = 0x00020000, 0x10000000, 0x20000000
@@ -55,8 +54,7 @@ class SetupError(Exception):
     """The sandbox could not be made; the text says what and why."""
 
 
-@dataclass(frozen=True, slots=True)
-class Mount:
+class Mount(NamedTuple):
     """One mount of the command: `kind` is bind (of the host path `source`), overlay (of `lowers`, base first, with a
     throw-away upper folder if `writable`, and `source` a path inside it), tmpfs (`size` bytes), secret (`data`) or
     ssh (`source` is the agent's socket)."""
@@ -73,8 +71,7 @@ class Mount:
     gid: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Command:
+class Command(NamedTuple):
     """What to run. `lowers` are the unpacked layers, base first; `upper`, `work` and `bundle` are empty folders of ours
     (on one file system). `network` is host or none. `overlay` is trusted or user."""
 
@@ -97,7 +94,7 @@ class Command:
     resolv_conf: str = ""
     hosts: str = ""
     terminal: bool = False
-    seccomp: dict[str, Any] = field(default_factory=dict)
+    seccomp: dict[str, Any] | None = None
 
 
 def start(command: Command, stdin: int, stdout: int, stderr: int, failure: int) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from functools import lru_cache
-from importlib import resources
+from pathlib import Path
 from typing import Any
 
 _ARCHITECTURES = {
@@ -24,7 +24,7 @@ _ENOSYS, _EPERM = 38, 1
 @lru_cache(maxsize=1)
 def profile() -> dict[str, Any]:
     """The `linux.seccomp` object of the OCI runtime-spec for this machine."""
-    data = json.loads((resources.files("kiln.engine") / "seccomp.json").read_text())
+    data = json.loads(Path(__file__).with_name("seccomp.json").read_text())
     return {
         "defaultAction": "SCMP_ACT_ERRNO",
         "defaultErrnoRet": _EPERM,

@@ -10,10 +10,12 @@ import os
 import queue
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from kiln.store.compress import compressor
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future, ThreadPoolExecutor
 
 _MOST_WORKERS = 4
 # ISA-L's level 2 with a small window of symbols takes as long as level 1 with the default and gives 2 to 10 % less.
@@ -129,6 +131,8 @@ class Press:
 
     def _start(self) -> None:
         if self._form.alone and self._workers > 1:
+            from concurrent.futures import ThreadPoolExecutor
+
             self._pool = ThreadPoolExecutor(self._workers, thread_name_prefix="kiln-press")
         self._writer = threading.Thread(target=self._run, name="kiln-press", daemon=True)
         self._writer.start()
