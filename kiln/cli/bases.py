@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from kiln import bake, events, settings
 from kiln.baking import packaging
 from kiln.engine.cancel import Cancel
 from kiln.errors import KilnError, UsageError
+from kiln.oci.reference import parse as parse_reference
 from kiln.sources.package import bases, templates
 from kiln.store.files import write_whole
 
@@ -29,6 +31,9 @@ def _home(ctx: click.Context) -> Path:
 def list_(ctx: click.Context) -> None:
     """List the bases."""
     found = packaging.load_bases(_home(ctx))
+    if not found:
+        click.echo("There are no bases: `kiln bases add` adds one.")
+        return
     name_width, image_width = (
         max(len(text) for text in texts) for texts in (found, [one.image for one in found.values()])
     )
@@ -45,7 +50,7 @@ def list_(ctx: click.Context) -> None:
 def show(ctx: click.Context, name: str) -> None:
     """Show a base and its template."""
     home = _home(ctx)
-    base = _find(packaging.load_bases(home), name)
+    base = packaging.find_base(packaging.load_bases(home), name)
     template = templates.find(base.template, packaging.template_folders(home))
     click.echo(f"image     {base.image}\nport      {base.port}\ncontrol   {base.control}\ndefined   {base.place}")
     click.echo(f"template  {template.place}\n\n{template.text.rstrip()}")
@@ -65,8 +70,7 @@ def add(ctx: click.Context, /, **given: Any) -> None:
     """Add a base to $KILN_HOME/bases.toml."""
     home = _home(ctx)
     path = home / bases.FILE
-    if given["name"] in packaging.load_bases(home) and not given["force"]:
-        raise UsageError(f"there is a base {given['name']!r} already", hint="Replace it with --force.")
+    _check(given, packaging.load_bases(home), home)
     before = path.read_text() if path.is_file() else ""
     text = f"{_without(before, given['name'])}{_table(given)}"
     check = home / f".{bases.FILE}.new"
@@ -77,6 +81,38 @@ def add(ctx: click.Context, /, **given: Any) -> None:
         check.unlink(missing_ok=True)
     write_whole(path, text.encode())
     click.echo(f"{given['name']} is in {path}")
+
+
+def _check(given: dict[str, Any], known: dict[str, bases.Base], home: Path) -> None:
+    """Raises `UsageError` naming the option that is wrong."""
+    name = given["name"]
+    if name in known and not given["force"]:
+        raise UsageError(f"there is a base {name!r} already", hint="Replace it with --force.")
+    alike = [other for other in known if other != name and other.casefold() == name.casefold()]
+    if alike:
+        raise UsageError(f"{name!r} differs from the base {alike[0]!r} only by case", hint="Take another name.")
+    try:
+        parse_reference(given["image"])
+    except UsageError as bad:
+        raise UsageError(f"--image: {bad.message}", hint=bad.hint) from None
+    templates.find(given["template"], packaging.template_folders(home))
+
+
+@command.command("remove")
+@click.argument("name")
+@click.pass_context
+def remove(ctx: click.Context, name: str) -> None:
+    """Remove a base from $KILN_HOME/bases.toml, also one that is written wrongly."""
+    path = _home(ctx) / bases.FILE
+    before = path.read_text() if path.is_file() else ""
+    text = _without(before, name)
+    if text == before:
+        raise UsageError(
+            f"there is no table [base.{name}] in {path}",
+            hint="`kiln bases list` shows all; `replace = true` at the top of that file leaves out the shipped ones.",
+        )
+    write_whole(path, text.encode())
+    click.echo(f"{name} is no longer in {path}")
 
 
 def _table(given: dict[str, Any]) -> str:
@@ -94,12 +130,13 @@ def _quoted(text: str) -> str:
 
 
 def _without(text: str, name: str) -> str:
-    """A file without the table of one base."""
+    """A file without the table of one base, and without the tables in it."""
     kept, skipping = [], False
-    heads = (f"[base.{name}]", f"[base.{_quoted(name)}]")
+    spelled = "|".join(re.escape(one) for one in (name, _quoted(name), f"'{name}'"))
+    head = re.compile(rf"\s*\[\s*base\s*\.\s*(?:{spelled})\s*(?:\.|\])")
     for line in text.splitlines(keepends=True):
-        if line.startswith("["):
-            skipping = line.strip() in heads
+        if line.lstrip().startswith("["):
+            skipping = head.match(line) is not None
         if not skipping:
             kept.append(line)
     return "".join(kept)
@@ -113,9 +150,11 @@ def check(ctx: click.Context, names: tuple[str, ...]) -> None:
     config = settings.read(home=ctx.find_root().obj or "")
     found = packaging.load_bases(config.home)
     bad = 0
+    if not found:
+        raise UsageError("there are no bases to check", hint="Add one with `kiln bases add`.")
     for name in names or tuple(found):
         try:
-            bake.check_base(_find(found, name), config, events.silent, Cancel())
+            bake.check_base(packaging.find_base(found, name), config, events.silent, Cancel())
             click.echo(f"ok      {name}")
         except KilnError as failure:
             bad += 1
@@ -124,13 +163,3 @@ def check(ctx: click.Context, names: tuple[str, ...]) -> None:
                 click.echo(f"        {failure.hint}")
     if bad:
         raise SystemExit(1)
-
-
-def _find(found: dict[str, bases.Base], name: str) -> bases.Base:
-    if name not in found:
-        from kiln.dockerfile.suggest import did_you_mean
-
-        raise UsageError(
-            f"there is no base {name!r}", hint=did_you_mean(name, list(found)) or f"Bases are {', '.join(found)}."
-        )
-    return found[name]

@@ -9,6 +9,7 @@ import click
 
 from kiln import bake, settings
 from kiln.baking import packaging
+from kiln.baking.packageline import build_line
 from kiln.cli.options import seconds_of, secret_of
 from kiln.cli.progress import display
 from kiln.cli.watch import Watched, run_watched
@@ -37,21 +38,25 @@ from kiln.errors import KilnError, RunError
 )  # fmt: skip
 @click.option("--force", is_flag=True, help="Overwrite an image of this name and version.")
 @click.option("--allow-private", is_flag=True, help="Let the URL lead to private addresses.")
+@click.option("--debug-on-error", is_flag=True, help="Open a shell where a command of the template failed.")
 @click.option("--dry-run", is_flag=True, help="Show what it is, the name, the Dockerfile and the same as `kiln build`.")
 @click.option("--timeout", default="", metavar="TIME", help="Stop after this time (300, 90s, 15m).")
 @click.option("--progress", type=click.Choice(["auto", "plain", "json", "quiet", "tty"]), default="auto",
               help="How to show what happens.")  # fmt: skip
+@click.option("-q", "--quiet", is_flag=True, help="Show only errors, and the image at the end.")
 @click.pass_obj
 def command(home: str, /, **given: Any) -> None:
     """Make an image of what is compiled: PACKAGE is a war, jar, tar, zip, program or folder, or the URL of one."""
     config = settings.read(home=home)
     request = packaging.Request(
         given["place"], given["app"], given["version"], given["base"], given["memo"], given["namespace"],
-        given["registry"].removeprefix("http://").removeprefix("https://"), given["push"], given["checksum"],
+        given["registry"], given["push"], given["checksum"],
         given["port"] or 0, given["force"], given["allow_private"],
         {secret.id: secret for secret in (secret_of(text, config.environment) for text in given["secrets"])},
+        given["debug_on_error"],
     )  # fmt: skip
-    kind = "quiet" if given["dry_run"] and given["progress"] == "auto" else given["progress"]
+    is_quiet = given["quiet"] or (given["dry_run"] and given["progress"] == "auto")
+    kind = "quiet" if is_quiet else given["progress"]
     screen = display({"tty": "tree"}.get(kind, kind), color=config.color)
     cancel = Cancel()
     timeout = seconds_of("--timeout", given["timeout"])
@@ -83,11 +88,13 @@ def _show(prepared: packaging.Prepared, request: packaging.Request) -> None:
     lines.append(f"base      {prepared.base.name} ({prepared.base.image}): {prepared.reason}")
     others = [one for one in prepared.candidates if one.reason != prepared.reason]
     lines += [f"{'also fits' if number == 0 else '':<9} {one.reason}" for number, one in enumerate(others)]
+    lines += [f"left out  {', '.join(one[3:] for one in prepared.left_out)}"] if prepared.left_out else []
+    lines += [f"warning   {text}" for text in prepared.warnings]
     lines += [
         "",
         "# Dockerfile",
         prepared.dockerfile.rstrip(),
         "",
-        packaging.build_line(prepared, request, shlex.quote),
+        build_line(prepared, request, shlex.quote),
     ]
     click.echo("\n".join(lines))

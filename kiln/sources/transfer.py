@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import ssl
 import threading
 import urllib.parse
 from collections.abc import Iterator, Mapping
@@ -115,7 +116,7 @@ class Transfer:
         except HTTPError as bad:
             self._check()
             if isinstance(bad, SSLError):
-                raise self._bad(f"no safe connection: {bad}", "Check the server's certificate.") from bad
+                raise self._bad(f"no safe connection: {_of_tls(bad)}", "Check the server's certificate.") from bad
             raise Broken(_told(bad)) from bad
 
     def _resuming(self) -> dict[str, str]:
@@ -178,9 +179,30 @@ class Transfer:
 
 def _told(bad: HTTPError) -> str:
     """What went wrong, in words."""
+    if isinstance(bad, urllib3.exceptions.NewConnectionError) and isinstance(bad.__cause__, OSError):
+        return _refused(bad.__cause__)
     if isinstance(bad, urllib3.exceptions.TimeoutError):
         return "the server was silent for too long"
-    return str(bad).rpartition(": ")[2] or type(bad).__name__
+    if isinstance(bad, urllib3.exceptions.ProxyError):
+        return "the proxy cannot be reached"
+    if isinstance(bad, urllib3.exceptions.ProtocolError):
+        return "the connection ended before the answer was complete"
+    return "the server could not be understood"
+
+
+def _of_tls(bad: SSLError) -> str:
+    """What is wrong with a certificate, or with the protocol."""
+    inner = bad.args[0] if bad.args else bad
+    if isinstance(inner, ssl.SSLCertVerificationError):
+        return inner.verify_message
+    return str(getattr(inner, "reason", None) or "the server does not speak TLS").lower().replace("_", " ")
+
+
+def _refused(bad: OSError) -> str:
+    """Why there is no connection."""
+    if isinstance(bad, TimeoutError):
+        return "the server did not answer"
+    return f"no connection: {bad.strerror or bad}"
 
 
 def sent_name(headers: Mapping[str, str], url: str) -> str:

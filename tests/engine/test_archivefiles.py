@@ -182,6 +182,51 @@ def test_names_in_other_alphabets(place):
         assert set(contents(package)) == {"über/мир", "日本"}
 
 
+def test_names_that_are_not_utf8_are_counted(place):
+    data = tarred(member("a"), member("caf\udce9"), member("caf\xe9"))
+    with opened(place, "t.tar", data) as package:
+        assert [text[:28] for text in package.warnings] == ["1 names are not UTF-8; their"]
+    plain = zipped({"aXb": b"x", "\xfcber": b"y"}).replace(b"aXb", b"a\x81b")
+    with opened(place, "z.zip", plain) as package:
+        assert "a\xfcb" in package.entries and "1 names are not marked as UTF-8" in package.warnings[0]
+    with opened(place, "u.zip", zipped({"\xfcber": b"y"})) as package:
+        assert package.warnings == ()
+
+
+def test_what_is_skipped_of_a_folder_is_not_looked_at(place):
+    (place / "folder" / "pipes").mkdir(parents=True)
+    (place / "folder" / "f").write_bytes(b"x")
+    os.mkfifo(place / "folder" / "pipes" / "pipe")
+    with open_package(place / "folder", place / "scratch", skip=lambda path: path == "pipes") as package:
+        assert list(package.entries) == ["f"]
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "says", "hint"),
+    [
+        ("a.exe", b"MZ\x90", "a program for Windows, which is no zip", "a program for Linux"),
+        ("a.rar", b"Rar!\x1a", "it is a rar", "Give an archive"),
+        ("run.sh", b"#!/bin/sh\n", "it is a script", "called control"),
+        ("page", b"<html>", r"a page \(HTML\)", "Give an archive"),
+        ("t.tar", tarred(member("../x", b"x")), "climbs out", "Pack from inside the folder"),
+        ("z.zip", zipped({}), "holds no file", "Put in"),
+    ],
+)
+def test_reasons_come_with_what_to_do(place, name, data, says, hint):
+    with pytest.raises(SourceError, match=says) as refused:
+        opened(place, name, data)
+    assert hint in refused.value.hint
+
+
+def test_a_flipped_byte_is_damage(place):
+    data = bytearray(zipped({"f": random.Random(1).randbytes(20) * 500}))
+    for at in (35, 45, 60):
+        changed = bytes(data[:at]) + bytes([data[at] ^ 0xFF]) + bytes(data[at + 1 :])
+        with opened(place, "z.zip", changed) as package, pytest.raises(SourceError) as refused:
+            contents(package)
+        assert "cut off" not in refused.value.message and "again" in refused.value.hint
+
+
 def test_a_folder(place):
     root = place / "folder"
     (root / "d").mkdir(parents=True)

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import http.server
 import json
 import shutil
+import ssl
 import subprocess
 import sys
+import threading
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from kiln.sources.package import bases, templates
 from tests.integration.bakes import bake
-from tests.integration.containers import missing, running
-from tests.services import SOURCE, Kiln, free_port
+from tests.integration.containers import HOST, missing, running
+from tests.services import SOURCE, Authority, Kiln, free_port
 
 PACKAGES = SOURCE / "examples" / "packages"
 IDS = ("ground", "plain", "java", "tomcat", "jar", "static", "php", "python", "nodejs")
@@ -153,6 +158,52 @@ def test_a_control_of_the_package_wins(baked, tmp_path):
     assert container.log.startswith(f"mine, start {port}\n")
 
 
+FRONT = b"""<?php
+require __DIR__ . '/../vendor/autoload.php';
+$path = parse_url($_SERVER['REQUEST_URI'], PHP_URL_PATH);
+if ($path === '/' || str_starts_with($path, '/orders/')) {
+    echo greeting(), ' at ', $path, ' asked for ', $_GET['n'] ?? 'nothing';
+} else {
+    http_response_code(404);
+}
+"""
+FRAMEWORK = {
+    "composer.json": b'{"name": "a/shop"}', ".env": b"SECRET=1", "artisan": b"", "config/app.php": b"<?php return [];",
+    "vendor/autoload.php": b"<?php function greeting() { return 'front'; }", "routes/web.php": b"<?php echo 'inside';",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("folder", ["public", "web"])
+def test_a_php_framework_gives_out_its_web_folder_alone(baked, tmp_path, folder):
+    """Made and started by the command that users type; the requests are those that scanners of the web send."""
+    site = {f"{folder}/index.php": FRONT, f"{folder}/css/a.css": b"a {}", f"{folder}/.htaccess": b"x"}
+    tree, port = written(FRAMEWORK | site, tmp_path / "tree"), free_port()
+    text = baked.run("package", tree, "--app", "shop", "--version", "1", "--port", port, "--dry-run").out
+    dockerfile = tmp_path / "Dockerfile"
+    dockerfile.write_text(text.partition("# Dockerfile\n")[2].rpartition("\nkiln build")[0])
+    baked.build(tree, "-f", dockerfile, "-o", f"type=oci,dest={tmp_path}/image.tar")
+    with running(tmp_path / "image.tar", tmp_path, port) as container:
+        assert container.get("/?n=3") == (200, "front at / asked for 3")
+        assert container.get("/orders/7?n=4") == (200, "front at /orders/7 asked for 4")
+        assert container.get("/css/a.css") == (200, "a {}")
+        for path in ("/composer.json", "/.env", "/artisan", "/vendor/autoload.php", "/routes/web.php", "/../composer.json",
+                     f"/{folder}/index.php", "/css/..%2f..%2fcomposer.json", "/.htaccess"):  # fmt: skip
+            status, body = container.get(path)
+            assert (status, "inside" in body, "a/shop" in body) == (
+                404 if ".." not in path else status,
+                False,
+                False,
+            ), path
+        assert container.end() < 10
+
+
+def test_a_php_package_that_is_all_web_root_keeps_its_dependencies_list(baked, tmp_path):
+    tree, port = written({"index.php": b"<?php echo 'ok';", "composer.json": b"{}"}, tmp_path / "tree"), free_port()
+    with running(image_of(baked, "php", tree, port), tmp_path, port) as container:
+        assert container.get() == (200, "ok")
+        assert container.get("/composer.json")[0] == 404
+
+
 def test_an_asgi_application(baked, tmp_path):
     source = b"""async def application(scope, receive, send):
     if scope["type"] == "http":
@@ -180,6 +231,48 @@ def test_what_cannot_be_started_says_what_to_do(baked, tmp_path, name, files, sa
     with running(archive, tmp_path, port) as container:
         log, _ = container.process.communicate(timeout=30)
     assert (container.process.returncode, said in log) == (66, True), log
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+def test_an_index_with_certificates_of_ones_own(baked, tmp_path, test_authority, trusted):
+    wheel = "tiny-1.0-py3-none-any.whl"
+    (tmp_path / "index" / "simple" / "tiny").mkdir(parents=True)
+    (tmp_path / "index" / "simple" / "tiny" / "index.html").write_text(f'<a href="/{wheel}">{wheel}</a>')
+    with zipfile.ZipFile(tmp_path / "index" / wheel, "w") as archive:
+        archive.writestr("tiny.py", "")
+        archive.writestr("tiny-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: tiny\nVersion: 1.0\n")
+        archive.writestr("tiny-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr("tiny-1.0.dist-info/RECORD", "")
+    tree = written({"requirements.txt": b"tiny\n", "app.py": f"app = {trusted}\n".encode()}, tmp_path / "tree")
+    with https(tmp_path / "index", test_authority) as port:
+        (tmp_path / "pip.conf").write_text(f"[global]\nindex-url = https://{HOST}:{port}/simple\nretries = 0\n")
+        words = ["package", tree, "--app", "tiny", "--version", "1", "--force", "--progress", "plain"]
+        words += ["--secret", f"id=pip.conf,src={tmp_path}/pip.conf"]
+        words += ["--secret", f"id=ca.crt,src={test_authority.ca}"] if trusted else []
+        ended = baked.run(*words, code=0 if trusted else 1, seconds=100)
+    assert ("Successfully installed tiny-1.0" if trusted else "CERTIFICATE_VERIFY_FAILED") in ended.text
+
+
+@contextlib.contextmanager
+def https(folder: Path, authority: Authority) -> Iterator[int]:
+    """Serves a folder with a certificate; gives the port."""
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer((HOST, 0), functools.partial(Quiet, directory=folder))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(authority.certificate, authority.key)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield server.server_port
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
 
 
 def test_a_failing_requirement_fails_the_build(baked, tmp_path):

@@ -255,7 +255,7 @@ def test_other_answers_are_errors(fetch, status):
 def test_nobody_there(fetch):
     with serving(sends()) as server:
         pass
-    with pytest.raises(SourceError, match="cannot be fetched"):
+    with pytest.raises(SourceError, match="cannot be fetched: no connection: Connection refused"):
         fetch(server.url)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kiln.sources.package.detect import HEAD, Candidate, detect, explain_none, top_folder
+from kiln.sources.package.detect import HEAD, Candidate, detect, explain_none, lone_war, top_folder
 from kiln.store.entry import DIR, FILE, Entry, parents
 from kiln.store.package import elf
 from kiln.store.package.package import open_package
@@ -36,6 +36,11 @@ def look(files: dict[str, bytes], name: str = "") -> tuple[Candidate, ...]:
 MANIFEST = (
     b"Manifest-Version: 1.0\r\nMain-Class: com.example.a.very.long.name.that.is.folded.over.\r\n two.Lines\r\n\r\n"
 )
+VITE = b'{"scripts": {"start": "vite", "build": "vite build"}}'
+NODE = b'{"scripts": {"start": "node src/server.js"}}'
+JAR = zipped(
+    {"META-INF/": b"", "META-INF/MANIFEST.MF": b"Manifest-Version: 1.0\r\nMain-Class: Main\r\n", "Main.class": b""}
+)
 FLASK = b"from flask import Flask\n\napp = Flask(__name__)\n"
 CASES = [
     ({"WEB-INF/web.xml": b"<web/>", "index.html": b""}, "", ["tomcat", "static"], "WEB-INF/web.xml in the archive"),
@@ -45,6 +50,7 @@ CASES = [
     ({"META-INF/MANIFEST.MF": MANIFEST}, "", ["jar"], "Main-Class com.example.a.very.long.name.that.is.folded.over.two.Lines"),
     ({"META-INF/MANIFEST.MF": b"Manifest-Version: 1.0\n", "a.class": b""}, "", [], ""),
     ({"composer.json": b"{}", "package.json": b"{}", "index.php": b""}, "", ["php", "nodejs"], "composer.json"),
+    ({"._wsgi.py": b"", ".DS_Store": b"", "notes.txt": b""}, "", [], ""),
     ({"htdocs/index.html": b"", "config/nginx.conf": b""}, "", ["php"], "htdocs/ in the package"),
     ({"htdocs/index.html": b""}, "", ["php"], "htdocs/"),
     ({"index.php": b""}, "", ["php"], "index.php"),
@@ -57,7 +63,21 @@ CASES = [
     ({"main.py": b"async def app(scope, receive, send): ...\n"}, "", ["python"], "main.py with app"),
     ({"wsgi.py": b"import x\n", "control": b""}, "", ["python", "raw"], "wsgi.py"),
     ({"manage.py": b"", "shop/wsgi.py": b"application = get_wsgi_application()\n"}, "", ["python"], "shop/wsgi.py with application"),
-    ({"package.json": b"{}", "index.html": b""}, "", ["nodejs", "static"], "package.json"),
+    ({"package.json": b"{}", "index.html": b""}, "", ["static", "nodejs"], "package.json starts no server"),
+    ({"package.json": VITE, "dist/index.html": b"", "dist/a.js": b""}, "", ["static", "nodejs"], "dist/index.html"),
+    ({"package.json": NODE, "public/index.html": b""}, "", ["nodejs", "static"], "package.json"),
+    ({"package.json": b"{}", "server.js": b"", "index.html": b""}, "", ["nodejs", "static"], "package.json"),
+    ({"package.json": b'{"main": "./lib/run"}', "lib/run.js": b"", "index.html": b""}, "", ["nodejs", "static"], "package.json"),
+    ({"package.json": b"[1]", "index.html": b""}, "", ["static", "nodejs"], "index.html"),
+    ({"build/index.html": b"", "README": b""}, "", ["static"], "build/index.html"),
+    ({"index.htm": b""}, "", ["static"], "index.htm"),
+    ({"index.php": b"", "package.json": NODE, "requirements.txt": b""}, "", ["php", "python", "nodejs"], "index.php"),
+    ({"public/index.php": b"", "composer.json": b"{}", "package.json": b"{}"}, "", ["php", "nodejs"], "public/index.php"),
+    ({"setup.py": b"", "shop/x.py": b""}, "", ["python"], "setup.py"),
+    ({"app.jar": JAR, "lib/x.jar": b"PK"}, "", ["jar"], "app.jar is a jar with a Main-Class"),
+    ({"quarkus-run.jar": JAR, "lib/main/x.jar": b"PK", "quarkus/y": b""}, "", ["jar"], "quarkus-run.jar is a jar"),
+    ({"a.jar": JAR, "b.jar": JAR}, "", [], ""),
+    ({"index.html": b"", "__MACOSX/._index.html": b"", ".DS_Store": b"", "Thumbs.db": b""}, "", ["static"], "index.html"),
     ({"index.html": b""}, "", ["static"], "index.html"),
     ({"control": b"#!/bin/sh"}, "", ["raw"], "control at the root"),
     ({"server": program(), "README": b"x" * 100}, "", ["raw"], "server is a program for x86-64"),
@@ -90,7 +110,7 @@ def test_what_is_started():
         look({"x/shop/wsgi.py": b"application = get_wsgi_application()", "x/y": b""})[0].main == "shop.wsgi:application"
     )
     assert look({"server": program()})[0] == Candidate(
-        "raw", "raw: server is a program for x86-64", 45, "", "server", "x86-64"
+        "raw", "raw: server is a program for x86-64", 45, "", "server", "x86-64", (("server", "x86-64"),)
     )  # fmt: skip
     assert look({"control": b"", "server": program(40, bits=1)})[0].architecture == "arm"
 
@@ -101,6 +121,37 @@ def test_marks_are_no_top_folder():
     assert top_folder({"a": Entry(FILE)}) == "" and top_folder({}) == ""
     assert top_folder({"a": Entry(DIR), "a/b": Entry(FILE)}) == "a"
     assert top_folder({"a": Entry(DIR), "a/__init__.py": Entry(FILE)}) == ""
+
+
+def test_what_file_managers_leave_hides_no_top_folder():
+    names = {"a": Entry(DIR), "__MACOSX": Entry(DIR), ".DS_Store": Entry(FILE), "._a": Entry(FILE), ".git": Entry(DIR)}
+    assert top_folder(names) == "a" and top_folder(names | {"b": Entry(FILE)}) == ""
+
+
+@pytest.mark.parametrize(
+    ("files", "template", "folder"),
+    [
+        ({"public/index.php": b"", "composer.json": b""}, "php", "public"),
+        ({"web/index.php": b"", "index.php": b""}, "php", "web"),
+        ({"htdocs/index.php": b"", "public/index.php": b""}, "php", ""),
+        ({"index.php": b"", "public/x.css": b""}, "php", ""),
+        ({"dist/index.html": b"", "package.json": b"{}"}, "static", "dist"),
+        ({"index.html": b"", "public/index.html": b""}, "static", ""),
+    ],
+)
+def test_the_folder_of_the_web_server(files, template, folder):
+    found = look({f"x/{path}": data for path, data in files.items()})[0]
+    assert (found.template, found.folder, found.root) == (template, folder, "x")
+
+
+def test_the_jar_that_is_started_and_the_only_war():
+    assert look({"app.jar": JAR, "driver.jar": b"PK"})[0].main == "app.jar" and look({"app.jar": JAR})[0].main == ""
+    entries = {"a/shop.war": Entry(FILE), "a": Entry(DIR), "__MACOSX/._shop.war": Entry(FILE)}
+    assert lone_war(entries) == "a/shop.war" and lone_war(entries | {"b.war": Entry(FILE)}) == ""
+
+
+def test_reasons_name_the_folder():
+    assert look({"site/index.html": b"", "site/a": b""})[0].reason == "static: site/index.html in the package"
 
 
 MACHINES = [

@@ -18,14 +18,16 @@ from kiln.sources.package.templates import PLACEHOLDERS, Template
 
 FILE = "bases.toml"
 CONTROL = "/opt/bin/control"
-_KEYS = {"image": str, "template": str, "port": int, "description": str, "control": str}
-_OPTIONAL = frozenset(("description", "control"))
+_KEYS = {"image": str, "template": str, "port": int, "description": str, "control": str, "sample": str}
+_OPTIONAL = frozenset(("description", "control", "sample"))
+_TRIVIAL = {"index.txt": b"ok\n"}
 _WORDS = {str: "a text", int: "a number"}
 
 
 class Base(Struct, frozen=True):
     """One base. `template` is the name of its template, `port` what its programs listen on, `control` the program of the
-    image that starts packages without a `control` of their own, `place` where it is written."""
+    image that starts packages without a `control` of their own, `place` where it is written, `sample` the folder of a
+    package for checking it."""
 
     name: str
     image: str
@@ -34,6 +36,19 @@ class Base(Struct, frozen=True):
     description: str
     place: str
     control: str = CONTROL
+    sample: str = ""
+
+    @property
+    def is_shipped(self) -> bool:
+        """Whether it is one of Kiln's own."""
+        return self.place.startswith(f"{_shipped()}: ")
+
+    @property
+    def names_registry(self) -> bool:
+        """Whether its image is written with the host of a registry; one without is looked for in the store alone:
+        whoever owns such a name on a public registry has nothing to do with it."""
+        first, slash, _ = self.image.partition("/")
+        return bool(slash) and ("." in first or ":" in first or first == "localhost")
 
     def values(self, **more: str) -> dict[str, str]:
         """What `templates.render` wants to know of it; `more` are further placeholders (app, version, owner,
@@ -49,12 +64,27 @@ def load(paths: Sequence[Path] = (), template_folders: Sequence[Path] = ()) -> d
     """
     known = templates.names(template_folders)
     found: dict[str, Base] = {}
-    for file in (resources.files(__package__) / FILE, *paths):
+    for file in (_shipped(), *paths):
         table = _table(file)
         if _replaces(table, str(file)):
             found = {}
         found |= {name: _base(name, entry, str(file), known) for name, entry in _entries(table, str(file)).items()}
     return found
+
+
+def _shipped() -> Traversable:
+    return resources.files(__package__) / FILE
+
+
+def sample(base: Base) -> dict[str, bytes]:
+    """The package that a base is checked with, by path: its own, else that of its template, else a text alone."""
+    if base.sample:
+        folder = Path(base.place.partition(": base.")[0]).parent / base.sample
+        if not folder.is_dir():
+            raise UsageError(f"sample: there is no folder {folder}", where=base.place)
+        return dict(_files(folder, ""))
+    is_there = (resources.files(__package__) / "samples" / base.template).is_dir()
+    return check_package(base.template) if is_there else _TRIVIAL
 
 
 def check_package(template: Template | str) -> dict[str, bytes]:
@@ -66,7 +96,7 @@ def check_package(template: Template | str) -> dict[str, bytes]:
     return dict(_files(place, ""))
 
 
-def _files(folder: Traversable, prefix: str) -> list[tuple[str, bytes]]:
+def _files(folder: Traversable | Path, prefix: str) -> list[tuple[str, bytes]]:
     found: list[tuple[str, bytes]] = []
     for item in sorted(folder.iterdir(), key=lambda item: item.name):
         if item.is_dir():
@@ -105,10 +135,18 @@ def _base(name: str, entry: object, file: str, known: Sequence[str]) -> Base:
         raise UsageError(f"{name!r} is not a name (letters, digits, '_', '.', '-')", where=place)
     if not isinstance(entry, dict):
         raise UsageError("must be a table", where=place)
+    try:
+        return _checked(name, entry, place, known)
+    except UsageError as bad:
+        bad.hint = bad.hint or f"Mend it, or take it out with `kiln bases remove {name}`."
+        raise
+
+
+def _checked(name: str, entry: Mapping[str, Any], place: str, known: Sequence[str]) -> Base:
     _check_keys(entry, place)
     base = Base(
         name, entry["image"], entry["template"], entry["port"], entry.get("description", ""), place,
-        entry.get("control", CONTROL),
+        entry.get("control", CONTROL), entry.get("sample", ""),
     )  # fmt: skip
     _check_values(base, known)
     return base

@@ -29,6 +29,7 @@ PLACEHOLDERS = {
     "owner": re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9_./-]*)?"),
     "main": re.compile(r"(?:[A-Za-z0-9_+][A-Za-z0-9_.:/+-]*)?"),
     "file": re.compile(r"(?:[A-Za-z0-9_+][A-Za-z0-9_.+-]*)?"),
+    "folder": re.compile(r"(?:[A-Za-z0-9_+][A-Za-z0-9_.+-]*)?"),
 }
 _TAG = re.compile(r"\{\{(?P<kind>[#^/]?)(?P<name>[^{}]*)\}\}")
 _OWN_LINE = re.compile(r"^(\{\{[#^/][^{}]*\}\})\n", re.MULTILINE)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from kiln.errors import SourceError
@@ -14,6 +14,10 @@ from kiln.store.package.listing import Listing
 from kiln.store.package.opened import Opened
 
 _KINDS = {stat.S_IFREG: FILE, stat.S_IFDIR: DIR, stat.S_IFLNK: SYMLINK}
+
+
+def _nothing(path: str) -> bool:
+    return False
 
 
 class FolderContent:
@@ -41,8 +45,11 @@ class FolderContent:
         """Nothing is open."""
 
 
-def read_folder(root: Path, gauge: Gauge) -> tuple[dict[str, Entry], FolderContent]:
-    """(entries by path, their content) of a folder; raises `SourceError`."""
+def read_folder(
+    root: Path, gauge: Gauge, skip: Callable[[str], bool] = _nothing
+) -> tuple[dict[str, Entry], FolderContent]:
+    """(entries by path, their content) of a folder; what `skip` says of a path is not looked at, nor what lies below it.
+    Raises `SourceError`."""
     listing = Listing(gauge)
     waiting = [""]
     try:
@@ -50,6 +57,8 @@ def read_folder(root: Path, gauge: Gauge) -> tuple[dict[str, Entry], FolderConte
             folder = waiting.pop()
             for item in sorted(os.scandir(root / folder), key=lambda item: item.name):
                 path = f"{folder}/{item.name}" if folder else item.name
+                if skip(path):
+                    continue
                 entry = _entry(item, path, listing)
                 listing.add(path, entry)
                 if entry.kind == DIR:

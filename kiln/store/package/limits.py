@@ -27,12 +27,14 @@ class Limits(Struct, frozen=True):
 
 
 class Gauge:
-    """Counts what comes out of one package against its limits."""
+    """Counts what comes out of one package against its limits; `guessed` are names that were read in an old code page,
+    `unreadable` those that are not UTF-8."""
 
     def __init__(self, limits: Limits, name: str) -> None:
         self.limits = limits
         self.name = name
         self.total = 0
+        self.guessed = self.unreadable = 0
 
     def add(self, size: int, packed: int) -> None:
         """`size` more bytes came out, or will; `packed` bytes were read for everything so far. Raises `SourceError`."""
@@ -53,7 +55,7 @@ class Gauge:
 def refused(name: str, why: str, entry: str | None = None, hint: str = "") -> SourceError:
     """An error about a package, or about one of its entries."""
     message = why if entry is None else f'the entry "{shown(entry)}" {why}'
-    return SourceError(message, where=name, hint=hint or "Pack it again with a current tool and try again.")
+    return SourceError(message, where=name, hint=hint or "Pack it again, and try that.")
 
 
 def shown(text: str) -> str:

@@ -9,6 +9,7 @@ from kiln.errors import SourceError
 from kiln.store.entry import DIR, FILE, SYMLINK, WHITEOUT_PREFIX, Entry, parents
 from kiln.store.package.limits import Gauge, shown
 
+_SURROGATE = re.compile("[\udc80-\udcff]")
 _DRIVE = re.compile(r"[A-Za-z]:")
 _MAX_HOPS = 40
 _MAX_STEPS = 5_000_000
@@ -27,6 +28,7 @@ class Listing:
     def add(self, raw: str, entry: Entry) -> str:
         """Takes an entry under the name that the archive gives it; returns its path. Raises `SourceError`."""
         path = self.path(raw)
+        self.gauge.unreadable += not raw.isascii() and _SURROGATE.search(raw) is not None
         if entry.kind == SYMLINK:
             self._check_link(raw, entry.link)
         if not path:
@@ -47,7 +49,9 @@ class Listing:
             raise self.bad(raw, "has a backslash in its name", "Pack it with a tool that writes / between folders.")
         parts = [part for part in raw.split("/") if part not in ("", ".")]
         if ".." in parts:
-            raise self.bad(raw, "climbs out of the package with ..")
+            raise self.bad(
+                raw, "climbs out of the package with ..", "Pack from inside the folder, with names below it."
+            )
         self._check_lengths(raw, parts)
         path = "/".join(parts)
         return raw if path == raw else path  # one text in memory for both, of which there may be many
@@ -108,7 +112,7 @@ class Listing:
     def finish(self) -> dict[str, Entry]:
         """All entries by path, once the archive has been read; raises `SourceError`."""
         if not any(entry.kind == FILE for entry in self.entries.values()):
-            raise self.gauge.bad("it holds no file")
+            raise self.gauge.bad("it holds no file", hint="Put in what the image is to hold.")
         if not self.gauge.limits.case_collisions:
             self._check_case()
         links = _Links(self.entries)

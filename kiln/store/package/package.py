@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -29,6 +29,15 @@ _CALLED = {
     "zip": "a zip", "elf": "a program (ELF)", "tar": "a tar", "tar.gz": "gzip data", "tar.bz2": "bzip2 data",
     "tar.xz": "xz data", "tar.zst": "zstd data",
 }  # fmt: skip
+_FOREIGN = {
+    b"Rar!": "a rar", b"7z\xbc\xaf": "a 7z", b"MZ": "a program for Windows", b"\xcf\xfa\xed\xfe": "a program for macOS",
+    b"\xca\xfe\xba\xbe": "a Java class or a program for macOS", b"#!": "a script", b"%PDF": "a PDF", b"<": "a page (HTML)",
+}  # fmt: skip
+_HINTS = {
+    b"": "Give an archive (zip, war, jar, tar, tar.gz, tar.bz2, tar.xz, tar.zst), a program for Linux, or a folder.",
+    b"#!": "Put a script into a folder or an archive, called control. A jar with a start script in front of it is not read: "
+    "build it without.",
+}
 _ZIP_MAGICS = (b"PK\x03\x04", b"PK\x05\x06")
 _HEAD = 512
 
@@ -47,7 +56,8 @@ class Package(Struct, frozen=True):
     """What was handed over, as a tree; to be closed after use.
 
     `kind` is `zip`, `tar`, `elf` or `folder`; `form` also says the compression (`tar.gz`); `name` is what errors call
-    it; `entries` are all paths below the root, missing folders made up, hard links as the file that they name.
+    it; `entries` are all paths below the root, missing folders made up, hard links as the file that they name;
+    `warnings` say what of its names had to be guessed.
     """
 
     kind: str
@@ -55,6 +65,7 @@ class Package(Struct, frozen=True):
     name: str
     entries: Mapping[str, Entry]
     content: Content
+    warnings: tuple[str, ...] = ()
 
     def read(self, path: str) -> Iterator[bytes]:
         """The content of a file in pieces; raises `SourceError` where it is damaged (perhaps at the end)."""
@@ -89,13 +100,17 @@ class Package(Struct, frozen=True):
         self.close()
 
 
-def open_package(path: Path, scratch: Path, limits: Limits | None = None, *, name: str = "") -> Package:
+def open_package(
+    path: Path, scratch: Path, limits: Limits | None = None, *, name: str = "",
+    skip: Callable[[str], bool] = lambda path: False,
+) -> Package:  # fmt: skip
     """The package that a file or folder is. `scratch` takes the decompressed form of a compressed tar; `name` is the
-    file's own name where `path` has another (a download, an upload). Raises `SourceError`, `StoreError`."""
+    file's own name where `path` has another (a download, an upload); `skip` says which paths of a folder are not looked
+    at. Raises `SourceError`, `StoreError`."""
     name = name or path.name
     gauge = Gauge(limits or Limits(), shown(name))
     if path.is_dir():
-        return Package("folder", "folder", gauge.name, *read_folder(path, gauge))
+        return Package("folder", "folder", gauge.name, *read_folder(path, gauge, skip), _warnings(gauge))
     file = Opened(path, gauge.name)
     try:
         return _open(file, name, scratch, gauge)
@@ -110,10 +125,23 @@ def _open(file: Opened, name: str, scratch: Path, gauge: Gauge) -> Package:
     form = _form(file, gauge)
     _check_ending(name, form, gauge)
     if form == "zip":
-        return Package("zip", form, gauge.name, *read_zip(file, gauge))
+        return Package("zip", form, gauge.name, *read_zip(file, gauge), _warnings(gauge))
     if form == "elf":
         return Package("elf", form, gauge.name, *_program(file, name, gauge))
-    return Package("tar", form, gauge.name, *read_tar(file, scratch, gauge, compress.detect(file.some(0, _HEAD))))
+    found = read_tar(file, scratch, gauge, compress.detect(file.some(0, _HEAD)))
+    return Package("tar", form, gauge.name, *found, _warnings(gauge))
+
+
+def _warnings(gauge: Gauge) -> tuple[str, ...]:
+    found = []
+    if gauge.guessed:
+        found.append(
+            f"{gauge.guessed} names are not marked as UTF-8 and were read as code page 437; pack them as UTF-8 if they"
+            " look wrong"
+        )
+    if gauge.unreadable:
+        found.append(f"{gauge.unreadable} names are not UTF-8; their bytes are kept as they are")
+    return tuple(found)
 
 
 def _form(file: Opened, gauge: Gauge) -> str:
@@ -128,11 +156,10 @@ def _form(file: Opened, gauge: Gauge) -> str:
         return _PACKED[packed]
     if head[257:262] == b"ustar" or gauge.name.endswith(".tar"):
         return "tar"
-    raise gauge.bad(
-        "it is empty" if not head else "it is no zip, war, jar, tar or program (ELF)",
-        hint="Give an archive (zip, war, jar, tar, tar.gz, tar.bz2, tar.xz, tar.zst), a program, or a folder. "
-        "A jar with a start script in front of it is not read: build it without.",
-    )
+    if not head:
+        raise gauge.bad("it is empty", hint="Copy or download it again.")
+    what = next((f"it is {what}, which is" for magic, what in _FOREIGN.items() if head.startswith(magic)), "it is")
+    raise gauge.bad(f"{what} no zip, war, jar, tar or program (ELF)", hint=_HINTS.get(head[:2], _HINTS[b""]))
 
 
 def _check_ending(name: str, form: str, gauge: Gauge) -> None:

@@ -126,7 +126,8 @@ def _header(data: bytes, at: int, gauge: Gauge) -> tuple[Header, int]:
     if at + total > len(data):
         raise gauge.bad("the zip's directory is cut off")
     raw = data[at + HEADER_SIZE : at + HEADER_SIZE + name_size]
-    name = _decoded(raw, flags)
+    name, is_guessed = _decoded(raw, flags)
+    gauge.guessed += is_guessed
     extra = data[at + HEADER_SIZE + name_size : at + total - note_size]
     size, packed, offset, disk = _large(extra, size, packed, offset, disk, gauge, name)
     if disk:
@@ -149,12 +150,13 @@ def _check_method(header: Header, gauge: Gauge) -> None:
         raise gauge.bad("is stored with two different sizes", header.name)
 
 
-def _decoded(raw: bytes, flags: int) -> str:
-    """The name as text: UTF-8 where it is marked so or can be read so, else code page 437."""
+def _decoded(raw: bytes, flags: int) -> tuple[str, bool]:
+    """(the name as text, whether it was guessed): UTF-8 where it is marked so or can be read so, else code page 437."""
     try:
-        return raw.decode("utf-8")
+        return raw.decode("utf-8"), False
     except UnicodeDecodeError:
-        return raw.decode("utf-8", "surrogateescape") if flags & _UTF8 else raw.decode("cp437")
+        is_marked = bool(flags & _UTF8)
+        return (raw.decode("utf-8", "surrogateescape") if is_marked else raw.decode("cp437")), not is_marked
 
 
 def _large(

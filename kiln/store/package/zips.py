@@ -21,6 +21,7 @@ _LOCAL = b"PK\x03\x04"
 _LOCAL_SIZE = 30
 _LATER = 1 << 3
 _FULL32 = 0xFFFFFFFF
+_AGAIN = "Copy or download it again."
 _DAMAGE = cast("type[Exception]", isal_zlib.error)
 _KINDS = {0: FILE, stat.S_IFREG: FILE, stat.S_IFDIR: DIR, stat.S_IFLNK: SYMLINK}
 _OTHERS = {stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket"}
@@ -49,7 +50,7 @@ class ZipContent:
         if size != header.size:
             raise self._bad(header, f"has not the {header.size} bytes that the directory says")
         if crc != header.crc:
-            raise self._bad(header, "is damaged: its content has another CRC")
+            raise self._gauge.bad("is damaged: its content has another CRC", header.name, _AGAIN)
 
     def _begin(self, header: Header) -> int:
         """Where the content begins, by the local header."""
@@ -88,9 +89,9 @@ def _inflated(packed: Iterator[bytes], header: Header, name: str) -> Iterator[by
         while not stream.eof and (data := stream.decompress(b"", CHUNK)):
             yield data
     except _DAMAGE as bad:
-        raise refused(name, f"is damaged: {bad}", header.name) from bad
+        raise refused(name, "is damaged: it cannot be decompressed", header.name, _AGAIN) from bad
     if not stream.eof:
-        raise refused(name, "is cut off", header.name)
+        raise refused(name, "is damaged: its data does not end where it should", header.name, _AGAIN)
 
 
 def read_zip(file: Opened, gauge: Gauge) -> tuple[dict[str, Entry], ZipContent]:

@@ -5,6 +5,9 @@ COPY --link --chown=10001:10001 . /opt/app/
 COPY --link --chown=10001:10001 --chmod=0755 control /opt/app/control
 {{/control}}
 ENV PORT={{port}}
+{{#file}}
+ENV APP_JAR={{file}}
+{{/file}}
 EXPOSE {{port}}
 {{#control}}
 CMD ["./control", "start", "{{port}}"]
