@@ -1,14 +1,16 @@
 """Writes results as files, and puts them into a document.
 
     python -m bench.report results.json docs/performance.md
+    python -m bench.report growth.json docs/performance.md
 
-replaces what stands between `<!-- bench -->` and `<!-- /bench -->` with
-the picture, which is written beside the document, and the tables.
+replaces what stands between `<!-- bench -->` and `<!-- /bench -->` (or `growth`) with the picture, which is written beside the
+document, and the tables.
 """
 
 from __future__ import annotations
 
 import argparse
+import shutil
 from pathlib import Path
 
 from bench.picture import bars
@@ -41,6 +43,11 @@ def main() -> None:
     parser.add_argument("results", type=Path)
     parser.add_argument("document", type=Path)
     given = parser.parse_args()
+    if given.results.stem == "growth":
+        shutil.copy(given.results.with_suffix(".svg"), given.document.parent)
+        text = given.results.with_suffix(".md").read_text()
+        insert(given.document, "growth", f"![Seconds and memory by size](growth.svg)\n\n{text}")
+        return
     results = read(given.results)
     (given.document.parent / "bench.svg").write_text(bars(results))
     picture = "![Seconds of each side, by workload](bench.svg)"

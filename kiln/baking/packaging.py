@@ -5,7 +5,9 @@ The package's entries become layers in one pass over it; nothing of the base is 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from pathlib import Path
 
 from msgspec import Struct, field
@@ -87,8 +89,11 @@ class Packaging(Struct):
         checksum = checksum_of(request.checksum)
         self.known = load_bases(self.session.settings.home)
         wanted = find_base(self.known, request.base) if request.base else None
-        self._check_free(name)
+        wait = self._asked(name)
+        if "://" in request.place:
+            wait()  # nothing is downloaded for a name that is taken
         over = look(self.session, *fetched(self.session, request.place, checksum, private=request.private))
+        wait()
         candidates = detect(over.tree.names, over.tree.head, name=over.name, root=over.tree.root)
         base, reason = (wanted, "it was asked for") if wanted else self._fitting(over, candidates)
         fitting = next((one for one in candidates if one.template == base.template), None)
@@ -98,6 +103,24 @@ class Packaging(Struct):
         return Prepared(
             name, candidates, base, reason, text, over.context, over.name, over.tree.root, over.left_out, warned
         )
+
+    def _asked(self, name: Reference) -> Callable[[], None]:
+        """Begins to ask whether the name is free; what it returns waits for the answer and raises `KilnError`. A registry is
+        asked while the package is read."""
+        answer: Future[None] = Future()
+
+        def ask() -> None:
+            try:
+                self._check_free(name)
+                answer.set_result(None)
+            except BaseException as bad:  # noqa: BLE001 (raised where the answer is waited for)
+                answer.set_exception(bad)
+
+        if not self.request.push:
+            self._check_free(name)
+            return lambda: None
+        threading.Thread(target=ask, name="kiln-name", daemon=True).start()
+        return answer.result
 
     def _check_free(self, name: Reference) -> None:
         """An image that is there is not overwritten unless that was asked for."""
