@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from msgspec import Struct, field
 from msgspec.structs import replace
@@ -16,9 +17,7 @@ from msgspec.structs import replace
 from kiln import events
 from kiln.baking.handedover import HandedOver, checksum_of, fetched, look
 from kiln.baking.images import default_platform
-from kiln.baking.making import Making, Manner
 from kiln.baking.packageline import built_notes, notes_of
-from kiln.baking.publish import Published, Publisher, Wanted
 from kiln.baking.session import Session
 from kiln.errors import KilnError, NotFoundError, UsageError
 from kiln.oci.image import Image
@@ -26,14 +25,16 @@ from kiln.oci.reference import Reference
 from kiln.oci.reference import parse as parse_reference
 from kiln.plan.outputs import Output
 from kiln.plan.target import Context, Secret, Target
-from kiln.sources import dockerfile
 from kiln.sources.package import bases, leftout, templates
 from kiln.sources.package.bases import Base
 from kiln.sources.package.detect import Candidate, detect, explain_none, lone_war
 from kiln.sources.package.fitness import warnings, with_program
 from kiln.sources.package.naming import image_name
 from kiln.sources.package.templates import PLACEHOLDERS
-from kiln.sources.wish import Wish
+
+if TYPE_CHECKING:
+    from kiln.baking.making import Making
+    from kiln.baking.publish import Published
 
 _MAKE_BASES = "Make the shipped bases with `kiln bake bases`, or name yours in $KILN_HOME/bases.toml."
 
@@ -89,6 +90,7 @@ class Packaging(Struct):
         checksum = checksum_of(request.checksum)
         self.known = load_bases(self.session.settings.home)
         wanted = find_base(self.known, request.base) if request.base else None
+        threading.Thread(target=_read_engine, name="kiln-engine", daemon=True).start()
         wait = self._asked(name)
         if "://" in request.place:
             wait()  # nothing is downloaded for a name that is taken
@@ -201,14 +203,11 @@ class Packaging(Struct):
 
     def make(self, prepared: Prepared) -> Published:
         """Builds and, if that was asked for, pushes; raises the `KilnError` that stopped it."""
+        from kiln.baking.making import Making, Manner
+        from kiln.baking.publish import Publisher, Wanted
+
         session, request = self.session, self.request
-        wish = Wish(
-            context=str(prepared.context.folder),
-            inline=prepared.dockerfile,
-            place=f"{prepared.base.template}.dockerfile",
-            secrets=request.secrets,
-        )
-        target = replace(dockerfile.load(wish, prepared.context), context=prepared.context)
+        target = target_of(prepared, request)
         manner = Manner(debug=request.debug, lazy=request.push, early=prepared.name if request.push else None)
         making = Making(session, target, manner)
         images = self.images(making, prepared)
@@ -244,6 +243,21 @@ class Packaging(Struct):
         return images.resolve(prepared.base.image, default_platform())[0]
 
 
+def target_of(prepared: Prepared, request: Request) -> Target:
+    """The target that the generated Dockerfile is."""
+    from kiln.sources import dockerfile
+    from kiln.sources.wish import Wish
+
+    place = f"{prepared.base.template}.dockerfile"
+    wish = Wish(context=str(prepared.context.folder), inline=prepared.dockerfile, place=place, secrets=request.secrets)
+    return replace(dockerfile.load(wish, prepared.context), context=prepared.context)
+
+
+def _read_engine() -> None:
+    """Imports what builds while the package is read, most of which happens outside of Python."""
+    from kiln.baking import making, publish  # noqa: F401
+
+
 def find_base(known: Mapping[str, Base], name: str) -> Base:
     """The base of a name; raises `UsageError` with the nearest one, or those of a template that is called so."""
     if name in known:
@@ -269,6 +283,8 @@ def template_folders(home: Path) -> list[Path]:
 
 def check(session: Session, base: Base) -> Image:
     """The image of a base's smallest package; raises what is wrong with the base or its template."""
+    from kiln.baking.making import Making
+
     folder = session.store.scratch / f"check-{base.name}"
     for path, content in bases.sample(base).items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
@@ -276,6 +292,4 @@ def check(session: Session, base: Base) -> Image:
     request = Request(str(folder), "check", "1", base.name, force=True)
     packaging = Packaging(session, request)
     prepared = packaging.prepare()
-    wish = Wish(context=str(folder), inline=prepared.dockerfile, place=f"{base.template}.dockerfile")
-    target = replace(dockerfile.load(wish, prepared.context), context=prepared.context)
-    return packaging.images(Making(session, target), prepared)[0]
+    return packaging.images(Making(session, target_of(prepared, request)), prepared)[0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -38,6 +38,8 @@ class Early(Protocol):
     def follow(self, path: Path) -> Follower: ...
 
     def take(self, layer: Descriptor) -> None: ...
+
+    def ask(self, layers: Iterable[Descriptor]) -> None: ...
 
 
 class Doors(Struct, frozen=True):

@@ -89,7 +89,10 @@ class _Execution:
             return states.from_stage(self._wait(vertex.base.stage))
         if vertex.base.name == "scratch":
             return states.scratch(vertex.platform, self.build.epoch)
-        return self._as_state(self._named(vertex.base.name, vertex.platform, where), vertex)
+        state = self._as_state(self._named(vertex.base.name, vertex.platform, where), vertex)
+        if self.build.early is not None and vertex.stage.index in self._final:
+            self.build.early.ask(state.stack.descriptors)
+        return state
 
     def _as_state(self, found: State | Files, vertex: Vertex) -> State:
         """A folder given as a named context becomes a base of one layer."""

@@ -125,9 +125,9 @@ class Client:
         request = Request(ref.host, "DELETE", target, what="to delete the manifest", where=str(ref), scopes=scopes)
         self._transport.send(request, accept=(200, 202, 204)).close()
 
-    def has_blob(self, ref: Reference, digest: str) -> bool:
-        """Whether the reference's repository has the blob now."""
-        return self._has(ref, digest, auth.pull(ref.repository))
+    def has_blob(self, ref: Reference, digest: str, *, pushing: bool = False) -> bool:
+        """Whether the reference's repository has the blob now. `pushing` asks with the rights that a push needs as well."""
+        return self._has(ref, digest, auth.push(ref.repository) if pushing else auth.pull(ref.repository))
 
     def read_blob(
         self, ref: Reference, descriptor: Descriptor, *, offset: int = 0, progress: Progress | None = None

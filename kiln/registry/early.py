@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from kiln.errors import CancelledBuild, KilnError
@@ -51,6 +51,16 @@ class EarlyPush:
     def take(self, layer: Descriptor) -> None:
         """Brings a finished layer."""
         self.start(lambda: self._client().upload_blob(self._ref, layer, lambda offset: self._read(layer, offset)))
+
+    def ask(self, layers: Iterable[Descriptor]) -> None:
+        """Asks which layers of a base are there already; the push that follows then need not."""
+
+        def ask_all() -> None:
+            for layer in layers:
+                if not self._stopped.is_set():
+                    self._client().has_blob(self._ref, layer.digest, pushing=True)
+
+        self.start(ask_all)
 
     def start(self, work: Callable[[], object]) -> None:
         """Runs an upload in a thread; after one that failed nothing more is tried. A daemon: nobody waits for a registry that

@@ -7,6 +7,7 @@ import time
 import pytest
 
 from kiln.errors import RegistryError
+from kiln.oci.image import parse_manifest
 from kiln.oci.reference import Reference
 from kiln.registry.early import EarlyPush
 from kiln.registry.push import push
@@ -164,6 +165,20 @@ def test_a_layer_writer_is_followed(fake, early, tmp_path):
             layer = writer.finish()
         own.wait()
         assert len(fake.blobs["app", layer.descriptor.digest]) == layer.descriptor.size
+
+
+def test_layers_of_a_base_are_asked_for_once(fake, early, blobs, client, app):
+    root = image(blobs, b"base", b"own")
+    push(client, blobs, app, root)
+    layers = parse_manifest(blobs.get(root.digest), "").layers
+    client.presence.forget(fake.host, "app")
+    before = len(fake.requests)
+    early.ask(layers)
+    early.wait()
+    assert [seen.method for seen in fake.requests[before:]] == ["HEAD", "HEAD"]
+    assert all(client.presence.has(fake.host, "app", layer.digest) for layer in layers)
+    client.upload_blob(app, layers[0], lambda offset: iter(()))
+    assert len(fake.requests) == before + 2
 
 
 def test_a_refusal_shows_in_the_push(fake, early, blobs, client, app):
