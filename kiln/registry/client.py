@@ -125,9 +125,14 @@ class Client:
         request = Request(ref.host, "DELETE", target, what="to delete the manifest", where=str(ref), scopes=scopes)
         self._transport.send(request, accept=(200, 202, 204)).close()
 
-    def has_blob(self, ref: Reference, digest: str, *, pushing: bool = False) -> bool:
-        """Whether the reference's repository has the blob now. `pushing` asks with the rights that a push needs as well."""
-        return self._has(ref, digest, auth.push(ref.repository) if pushing else auth.pull(ref.repository))
+    def has_blob(self, ref: Reference, digest: str) -> bool:
+        """Whether the reference's repository has the blob now."""
+        return self._has(ref, digest, auth.pull(ref.repository))
+
+    def expect_blob(self, ref: Reference, digest: str) -> None:
+        """Finds out for a push to come whether the repository has the blob, unless there is one to mount it from."""
+        if not self.presence.repositories(ref.host, digest):
+            self._has(ref, digest, auth.push(ref.repository))
 
     def read_blob(
         self, ref: Reference, descriptor: Descriptor, *, offset: int = 0, progress: Progress | None = None
@@ -146,17 +151,20 @@ class Client:
         open_stream: OpenStream,
         mount_from: Sequence[str] = (),
         progress: Progress | None = None,
+        *,
+        made: bool = False,
     ) -> How:
         """Brings a blob into the reference's repository; returns how it came there.
 
         `open_stream(offset)` gives its bytes from an offset; `mount_from` are repositories of the same host that may
-        have it. Threads that bring one blob to one host do so one after the other: the later ones can mount it.
+        have it. `made`: it was made just now, so that asking whether it is there is hardly worth a question. Threads that
+        bring one blob to one host do so one after the other: the later ones can mount it.
         """
         from kiln.registry.upload import Upload
 
         meter = Meter(progress, descriptor.digest, descriptor.size)
         how: How = "exists"
-        if not self._is_known_there(ref, descriptor.digest, mount_from):
+        if not self._is_known_there(ref, descriptor.digest, mount_from, made=made):
             with self.presence.upload(ref.host, descriptor.digest):
                 how = self._bring(
                     ref, Upload(self._transport, ref, descriptor, open_stream, meter), descriptor, mount_from
@@ -200,13 +208,13 @@ class Client:
                 yield response.read(MANIFEST_LIMIT)
                 target = _next_page(response, target)
 
-    def _is_known_there(self, ref: Reference, digest: str, mount_from: Sequence[str]) -> bool:
+    def _is_known_there(self, ref: Reference, digest: str, mount_from: Sequence[str], *, made: bool) -> bool:
         """Whether the repository has the blob. Where only others are known to have it, nothing is asked: mounting it from
         there comes to the same, and is the next question anyway. Asked with the rights to push: one token serves all."""
         if self.presence.has(ref.host, ref.repository, digest):
             return True
         others = {*self.presence.repositories(ref.host, digest), *mount_from}
-        if others and ref.repository not in others:
+        if made or (others and ref.repository not in others):
             return False
         return self._has(ref, digest, auth.push(ref.repository))
 

@@ -50,7 +50,11 @@ class EarlyPush:
 
     def take(self, layer: Descriptor) -> None:
         """Brings a finished layer."""
-        self.start(lambda: self._client().upload_blob(self._ref, layer, lambda offset: self._read(layer, offset)))
+
+        def bring() -> None:
+            self._client().upload_blob(self._ref, layer, lambda offset: self._read(layer, offset), made=True)
+
+        self.start(bring)
 
     def ask(self, layers: Iterable[Descriptor]) -> None:
         """Asks which layers of a base are there already; the push that follows then need not."""
@@ -58,7 +62,7 @@ class EarlyPush:
         def ask_all() -> None:
             for layer in layers:
                 if not self._stopped.is_set():
-                    self._client().has_blob(self._ref, layer.digest, pushing=True)
+                    self._client().expect_blob(self._ref, layer.digest)
 
         self.start(ask_all)
 

@@ -9,6 +9,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from kiln.errors import RegistryError, UsageError
+from kiln.oci import media
 from kiln.oci.image import Descriptor
 from kiln.oci.reference import Reference
 from kiln.registry.client import Client
@@ -64,7 +65,8 @@ def send(
     """
 
     def transfer(blob: Descriptor, told: Progress) -> None:
-        client.upload_blob(ref, blob, partial(open_blob, blob), mount_from(blob.digest), told)
+        made = blob.media_type in media.CONFIGS  # an image that is not there has a config of its own
+        client.upload_blob(ref, blob, partial(open_blob, blob), mount_from(blob.digest), told, made=made)
 
     transfers = [partial(transfer, blob) for blob in tree.blobs]
     run_all(transfers, progress)
