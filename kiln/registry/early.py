@@ -66,9 +66,9 @@ class EarlyPush:
 
         self.start(ask_all)
 
-    def start(self, work: Callable[[], object]) -> None:
-        """Runs an upload in a thread; after one that failed nothing more is tried. A daemon: nobody waits for a registry that
-        is silent when all else has ended."""
+    def start(self, work: Callable[[], object], ended: Callable[[], None] = lambda: None) -> None:
+        """Runs an upload in a thread, and `ended` in any case; after one that failed nothing more is tried. A daemon: nobody
+        waits for a registry that is silent when all else has ended."""
 
         def run() -> None:
             with self._turn:
@@ -77,6 +77,8 @@ class EarlyPush:
                         work()
                 except KilnError:
                     self._stopped.set()
+                finally:
+                    ended()
 
         thread = threading.Thread(target=run, name="kiln-early", daemon=True)
         self._threads.append(thread)
@@ -122,7 +124,7 @@ class _Stream:
         """The file has `size` bytes now."""
         if self._fd < 0 and size >= _WORTH and not self._dropped:
             self._fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
-            self._push.start(self._run)
+            self._push.start(lambda: self._push.stream(self._chunks, self._finished), lambda: os.close(self._fd))
         with self._grown:
             self._size = size
             self._grown.notify()
@@ -141,12 +143,6 @@ class _Stream:
         with self._grown:
             self._dropped = True
             self._grown.notify()
-
-    def _run(self) -> None:
-        try:
-            self._push.stream(self._chunks, self._finished)
-        finally:
-            os.close(self._fd)
 
     def _chunks(self) -> Iterator[bytes]:
         self._sent = 0

@@ -131,11 +131,13 @@ def test_stop_leaves_a_silent_registry(fake, early, blobs):
 
 
 def test_nothing_more_is_tried_after_stop(fake, early, blobs):
+    before = len(os.listdir("/proc/self/fd"))
     early.stop()
     written(blobs, early)
     written(blobs, early, b"small")
     early.wait()
     assert fake.requests == []
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_a_challenge_in_the_middle_begins_anew(fake, early, blobs):
