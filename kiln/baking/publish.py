@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from kiln.registry.client import Client
 
 
+_ORIGINS = 3  # as many as are tried before a layer is uploaded
+
+
 class Wanted(Struct, frozen=True):
     """What all outputs of a build have in common. `own` are diffIDs that this build made (only those change form)."""
 
@@ -208,7 +211,8 @@ def push_named(
         _pushed(report, step, title, begin, error=str(bad))
         raise
     for layer in layers:
-        origins.add(layer, name.host, name.repository)
+        if len(sources[layer]) < _ORIGINS or layer in open_client.uploaded:
+            origins.add(layer, name.host, name.repository)
     _pushed(report, step, title, begin)
     return digest
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from concurrent.futures import Future
 
 from msgspec.structs import replace
 
-from kiln.dockerfile.instructions import Instruction, Program
+from kiln.dockerfile.instructions import Copy, Instruction, Program, Run
 from kiln.dockerfile.suggest import closest
 from kiln.engine import state as states
 from kiln.engine.build import Build
@@ -44,8 +45,10 @@ class _Execution:
         self._futures = {number: Future() for number in numbers}
         for number in numbers:
             self._start(number, failures)
-        for thread in list(self._threads):
-            thread.join()
+        joined = 0
+        while joined < len(self._threads):  # stages start further threads
+            self._threads[joined].join()
+            joined += 1
         real = [failure for failure in failures if not isinstance(failure, CancelledBuild)]
         if failures:
             raise (real or failures)[0]
@@ -73,8 +76,24 @@ class _Execution:
             return named
         state = self._base(vertex)
         neighbours = Neighbours(lambda name, at: self._neighbour(vertex, name, at), self._build_context)
+        self._look_ahead(vertex, state)
         build = self.build if vertex.stage.index in self._final else self._aside
         return StageRun(build, vertex.stage, neighbours).run(state)
+
+    def _look_ahead(self, vertex: Vertex, state: State) -> None:
+        """A base that was never read is read while the first COPY looks at its files: it will need to know what is there."""
+        steps = (item for item in vertex.stage.instructions if isinstance(item, Copy | Run) or item.name == "WORKDIR")
+        first = next(steps, None)
+        if not isinstance(first, Copy) or first.link or all(map(self.build.store.layers.has_toc, state.stack.diff_ids)):
+            return
+
+        def look() -> None:
+            with contextlib.suppress(KilnError):  # raised again where the tree is asked for
+                self.build.tree(state.stack)
+
+        thread = threading.Thread(target=look, name="look-ahead")
+        self._threads.append(thread)
+        thread.start()
 
     def _named_stage(self, vertex: Vertex) -> State | None:
         """A named context that has the name of a stage takes its place."""

@@ -40,6 +40,7 @@ class Client:
     def __init__(self, settings: Settings, transport: Transport | None = None) -> None:
         self.settings = settings
         self.presence = Presence()
+        self.uploaded: set[str] = set()  # blobs that could not be mounted from anywhere
         self._transport = transport or Transport(settings)
 
     def __enter__(self) -> Client:
@@ -169,6 +170,8 @@ class Client:
                 how = self._bring(
                     ref, Upload(self._transport, ref, descriptor, open_stream, meter), descriptor, mount_from
                 )
+            if how == "uploaded":
+                self.uploaded.add(descriptor.digest)
         meter.at(descriptor.size)
         return how
 

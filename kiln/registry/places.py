@@ -41,22 +41,22 @@ class Places:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._https: set[str] = set()
+        self._plain: dict[str, bool] = {}
 
     def base(self, host: str) -> str:
         """`scheme://host[:port]` of a registry's API."""
-        scheme = "http" if self._plain(host) else "https"
+        if host not in self._plain:
+            self._plain[host] = self._is_plain(host)
+        scheme = "http" if self._plain[host] else "https"
         return f"{scheme}://{DOCKER_API if host == DEFAULT_HOST else host}"
 
-    def _plain(self, host: str) -> bool:
+    def _is_plain(self, host: str) -> bool:
         rules = self._settings.rules(host)
-        if host in self._https:
-            return False
         return rules.http or (is_loopback(host) and rules.verify and not ca_files(self._settings, host))
 
     def use_https(self, host: str) -> None:
         """From now on https: the host said that it does not speak http."""
-        self._https.add(host)
+        self._plain[host] = False
 
     def check(self, url: str, came_from: str) -> None:
         """Raises `RegistryError` unless a URL that the registry `came_from` named is https, or http that is allowed."""

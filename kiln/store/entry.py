@@ -41,6 +41,8 @@ class Entry(msgspec.Struct, frozen=True, gc=False, array_like=True, omit_default
 
 def clean(path: str) -> str:
     """A path as entries have it: `..` stays inside the root, no leading slash."""
+    if path and path[0] not in "/." and "//" not in path and "/." not in path:
+        return path.removesuffix("/")  # as nearly all are; the long way takes ten times as long
     return posixpath.normpath("/" + path).lstrip("/")
 
 

@@ -15,28 +15,46 @@ def write_whole(path: Path, data: bytes, *, mode: int = 0o644, sync: bool = Fals
     """Puts `data` at `path` so that a reader sees the old bytes or the new ones; raises `StoreError`."""
     scratch = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        fd = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-        with open(fd, "wb") as file:
-            file.write(data)
-            file.flush()
+        fd = _created(scratch, mode)
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[os.write(fd, view) :]
             if sync:
                 os.fsync(fd)
-        scratch.rename(path)
+        finally:
+            os.close(fd)
+        os.rename(scratch, path)
     except OSError as bad:
         scratch.unlink(missing_ok=True)
         raise disk_error(bad, path) from bad
 
 
+def _created(path: Path, mode: int) -> int:
+    """A new file, opened; the folder is made if it is not there."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    try:
+        return os.open(path, flags, mode)
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return os.open(path, flags, mode)
+
+
 def read_whole(path: Path) -> bytes | None:
     """The bytes at `path`, or None if there is no such file; reading counts as use."""
     try:
-        data = path.read_bytes()
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    with contextlib.suppress(OSError):
-        os.utime(path)
-    return data
+    try:
+        pieces = []
+        while piece := os.read(fd, max(4096, os.fstat(fd).st_size + 1)):
+            pieces.append(piece)
+        with contextlib.suppress(OSError):
+            os.utime(fd)
+    finally:
+        os.close(fd)
+    return b"".join(pieces)
 
 
 @contextlib.contextmanager

@@ -39,6 +39,7 @@ class Layers:
         self.blobs = blobs
         self._trees: OrderedDict[str, Tree] = OrderedDict()
         self._tree_lock = threading.Lock()
+        self._scanning: dict[str, threading.Lock] = {}
         self._small: dict[tuple[str, int], bytes] = {}
 
     def writer(self, compression: Compression, follow: Follow | None = None) -> LayerWriter:
@@ -71,11 +72,19 @@ class Layers:
 
     def toc(self, diff_id: str, descriptor: Descriptor | None = None) -> Toc:
         """The table of contents; read from the layer's blob where it is not kept yet (and then kept)."""
+        kept = self._kept_toc(diff_id)
+        if kept is not None:
+            return kept
+        with self._tree_lock:
+            scanning = self._scanning.setdefault(diff_id, threading.Lock())
+        with scanning:
+            kept = self._kept_toc(diff_id)
+            return kept if kept is not None else self._scan(diff_id, descriptor or self._present(diff_id))
+
+    def _kept_toc(self, diff_id: str) -> Toc | None:
         path = self._toc_path(diff_id)
         data = read_whole(path)
-        if data is not None:
-            return toc.decode(data, str(path))
-        return self._scan(diff_id, descriptor or self._present(diff_id))
+        return toc.decode(data, str(path)) if data is not None else None
 
     def _present(self, diff_id: str) -> Descriptor:
         for descriptor in self.blobs_of(diff_id):

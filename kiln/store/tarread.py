@@ -180,7 +180,7 @@ def _content(source: Source, size: int) -> bytes:
 
 
 def _header_size(block: bytes, source: Source) -> int:
-    unsigned = sum(block[:148]) + 256 + sum(block[156:])
+    unsigned = sum(block) - sum(block[148:156]) + 256
     stored = _number(block[148:156], source)
     if stored != unsigned:
         signed = unsigned - 256 * (sum(byte > 127 for byte in block[:148]) + sum(byte > 127 for byte in block[156:]))
@@ -199,9 +199,8 @@ def _number(data: bytes, source: Source) -> int:
         if data[0] & 0x40:
             value -= 1 << (8 * len(data) - 1)
         return value
-    text = data.strip(b" \0")
     try:
-        return int(text.split(b"\0")[0] or b"0", 8)
+        return int(data.strip(b" \0").split(b"\0")[0] or b"0", 8)
     except ValueError:
         raise source.bad("a number in a tar header is not octal") from None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import posixpath
 import subprocess
 import tarfile
 from pathlib import Path
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from kiln.errors import SourceError
 from kiln.store import tarread, tarwrite
-from kiln.store.entry import CHAR, DIR, FIFO, FILE, HARDLINK, SYMLINK, WHITEOUT, Entry
+from kiln.store.entry import CHAR, DIR, FIFO, FILE, HARDLINK, SYMLINK, WHITEOUT, Entry, clean
 
 
 def read(data: bytes) -> list[tuple[str, Entry, bytes]]:
@@ -175,6 +176,12 @@ def test_names_are_cleaned(name: str, cleaned: str) -> None:
     assert (member.path, member.raw_name) == (cleaned, name)
     link = read(raw(b"l", b"1", link=(157, name.encode())))[0][1]
     assert link.link == cleaned
+
+
+@given(st.text("ab./", max_size=12))
+def test_the_short_way_to_clean_a_name_is_the_long_one(name: str) -> None:
+    assert clean(name) == posixpath.normpath("/" + name).lstrip("/")
+
 
 
 def test_a_symlink_keeps_its_text() -> None:
