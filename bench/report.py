@@ -1,10 +1,10 @@
 """Writes results as files, and puts them into a document.
 
-    python -m bench.report results.json docs/performance.md
+    python -m bench.report results.json [more.json ...] docs/performance.md
     python -m bench.report growth.json docs/performance.md
 
 replaces what stands between `<!-- bench -->` and `<!-- /bench -->` (or `growth`) with the picture, which is written beside the
-document, and the tables.
+document, and the tables. Of several results the last with a workload counts.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 from bench.picture import bars
 from bench.results import Results, read
 from bench.table import markdown
+from bench.workloads import WORKLOADS
 
 
 def write_all(results: Results, place: Path) -> str:
@@ -38,17 +39,25 @@ def insert(document: Path, mark: str, text: str) -> None:
     document.write_text(f"{before}{begin}{text.strip()}\n{end}{after}")
 
 
+def merged(several: list[Results]) -> Results:
+    """One out of several, in the order of the workloads; of each workload the last counts."""
+    versions = {side: text for one in several for side, text in one.versions.items()}
+    last = {outcome.key: outcome for one in several for outcome in one.outcomes}
+    return Results(several[-1].machine, versions, [last[load.key] for load in WORKLOADS if load.key in last])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("results", type=Path)
+    parser.add_argument("results", type=Path, nargs="+")
     parser.add_argument("document", type=Path)
     given = parser.parse_args()
-    if given.results.stem == "growth":
-        shutil.copy(given.results.with_suffix(".svg"), given.document.parent)
-        text = given.results.with_suffix(".md").read_text()
+    first = given.results[0]
+    if first.stem == "growth":
+        shutil.copy(first.with_suffix(".svg"), given.document.parent)
+        text = first.with_suffix(".md").read_text()
         insert(given.document, "growth", f"![Seconds and memory by size](growth.svg)\n\n{text}")
         return
-    results = read(given.results)
+    results = merged([read(path) for path in given.results])
     (given.document.parent / "bench.svg").write_text(bars(results))
     picture = "![Seconds of each side, by workload](bench.svg)"
     insert(given.document, "bench", f"{picture}\n\n{markdown(results)}")

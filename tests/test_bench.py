@@ -249,3 +249,11 @@ class TestLimit:
     def test_as_many_bytes_as_a_tar(self, tmp_path: Path):
         paths = content.write_tree(tmp_path, [0, 1, 512, 2_000_000], 1)
         assert sum(map(len, _as_tar(paths))) == 4 * 512 + 512 + 512 + 2_000_384 - 384 + 384
+
+
+def test_of_several_results_the_last_counts() -> None:
+    def one(key: str, seconds: float) -> Results:
+        return Results({"cores": "2"}, {"kiln": "1"}, [Outcome(key, "t", runs={"kiln": [Run(seconds, 1, 1)]})])
+
+    found = report.merged([one("W3", 1.0), one("W1", 2.0), one("W3", 3.0)])
+    assert [(outcome.key, outcome.median("kiln")) for outcome in found.outcomes] == [("W1", 2.0), ("W3", 3.0)]

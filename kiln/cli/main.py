@@ -7,7 +7,7 @@ import importlib
 import os
 import signal
 import sys
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -103,7 +103,18 @@ def main() -> None:
     except Exception as bad:  # noqa: BLE001 (no traceback reaches a user)
         show_error(_unexpected(bad))
         code = 1
-    sys.exit(code if isinstance(code, int) else 0)
+    _leave(code if isinstance(code, int) else 0)
+
+
+def _leave(code: int) -> NoReturn:
+    """Ends the process at once. Everything has been closed by now; taking apart what is in memory would only take time (0.02 s,
+    more after a large build)."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            code = code or 1
+    os._exit(code)
 
 
 def _terminated(number: int, frame: object) -> None:

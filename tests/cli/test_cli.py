@@ -63,6 +63,8 @@ def inside(
     monkeypatch.setenv("KILN_HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
 
+    monkeypatch.setattr(entry, "_leave", sys.exit)
+
     def run(*words: str | Path) -> Done:
         monkeypatch.setattr(sys, "argv", ["kiln", *map(str, words)])
         with pytest.raises(SystemExit) as ended:
