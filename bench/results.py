@@ -115,7 +115,7 @@ def machine() -> dict[str, str]:
         "processor": _line("/proc/cpuinfo", "model name") or platform.machine(),
         "cores": str(len(os.sched_getaffinity(0))),
         "memory": f"{memory / 1e9:.0f} GB",
-        "kernel": platform.release(),
+        "kernel": platform.release().partition("-")[0],
         "system": platform.freedesktop_os_release().get("PRETTY_NAME", ""),
         "python": platform.python_version(),
     }

@@ -183,7 +183,6 @@ def test_the_short_way_to_clean_a_name_is_the_long_one(name: str) -> None:
     assert clean(name) == posixpath.normpath("/" + name).lstrip("/")
 
 
-
 def test_a_symlink_keeps_its_text() -> None:
     assert read(raw(b"l", b"2", link=(157, b"../../x/")))[0][1].link == "../../x/"
 
