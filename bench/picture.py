@@ -23,7 +23,7 @@ svg { background: #0d1117; } text { fill: #e6edf3; } .quiet { fill: #9198a1; } .
 .c3 { fill: #b58ad8; stroke: #b58ad8; } .c4 { fill: #e0708f; stroke: #e0708f; }
 }
 </style>"""
-_LEFT, _BARS, _RIGHT = 300, 440, 120
+_LEFT, _BARS, _RIGHT = 350, 440, 100
 _BAR, _GAP = 12, 16
 
 
