@@ -19,6 +19,7 @@ from kiln.dockerfile.patterns import Matcher
 from kiln.engine.build import Build, Doors
 from kiln.engine.cancel import Cancel
 from kiln.engine.executor import execute
+from kiln.engine.packing import Packing
 from kiln.errors import KilnError, UsageError
 from kiln.oci.image import Image
 from kiln.oci.platform import Platform, local
@@ -28,7 +29,8 @@ from kiln.plan.outputs import CachePlace
 from kiln.plan.target import Secret, Target
 from kiln.settings import PROXY_NAMES
 from kiln.sources.fetch import clone, download, parse_git
-from kiln.store.layer import Compression
+from kiln.store.convert import convert
+from kiln.store.layer import Compression, Layer
 from kiln.store.records import Record
 
 if TYPE_CHECKING:
@@ -141,15 +143,24 @@ class Making(Struct):
     def _build(self, platform: Platform, global_args: dict[str, str], early: EarlyPush | None) -> Build:
         target, session = self.target, self.session
         mark = f"{platform} " if len(target.platforms) > 1 else ""
+        cancel = self.cancel or session.cancel
         return Build(
-            store=session.store, doors=self._doors(), report=session.report, cancel=self.cancel or session.cancel,
+            store=session.store, doors=self._doors(), report=session.report, cancel=cancel,
             helper=session.helper, slots=session.slots,
             escape=target.program.source.escape, source_name=target.program.source.name, platform=platform,
             args=target.args, global_args=global_args, contexts=target.contexts, context=target.context,
             secrets=target.secrets, ssh=target.ssh, network=target.network, hosts=target.hosts,
             no_cache=target.no_cache, no_cache_stages=target.no_cache_stages, epoch=self.epoch,
             compression=self.manner.compression, debug=self.manner.debug, prefix=f"{self.manner.prefix}{mark}", early=early,
+            packing=self._packing(early, cancel),
         )  # fmt: skip
+
+    def _packing(self, early: EarlyPush | None, cancel: Cancel) -> Packing | None:
+        """Who compresses large layers, where they are to be compressed."""
+        if self.manner.compression.kind == "none":
+            return None
+        follow = early.follow if early is not None else None
+        return Packing(self.session.store.layers, self.manner.compression, follow, cancel.check)
 
     def _doors(self) -> Doors:
         target, session = self.target, self.session
@@ -216,7 +227,17 @@ class Making(Struct):
             records = self.records()
             if place.mode == "min":
                 records = {key: record for key, record in records.items() if record.diff_id in final}
+            records = {key: self._packed(record) for key, record in records.items()}
             export(self.session.store, self.session.settings, place, records)
+
+    def _packed(self, record: Record) -> Record:
+        """A record whose layer has the form in which it leaves this machine."""
+        compression = self.manner.compression
+        plain = Layer(record.diff_id, record.descriptor).plain
+        if not plain or compression.kind == "none":
+            return record
+        layer = convert(self.session.store.layers, record.diff_id, record.descriptor, compression)
+        return msgspec.structs.replace(record, descriptor=layer.descriptor)
 
 
 def _finished(image: Image, target: Target, platform: Platform) -> Image:

@@ -15,6 +15,7 @@ from kiln import events
 from kiln.engine.cancel import Cancel
 from kiln.engine.files import Files, LayerFiles
 from kiln.engine.helper import Helper
+from kiln.engine.packing import Packing
 from kiln.engine.state import TIMELESS, State
 from kiln.engine.wire import Stack
 from kiln.oci.image import Descriptor, Image
@@ -87,6 +88,7 @@ class Build(Struct):
     debug: bool = False
     prefix: str = ""
     early: Early | None = None
+    packing: Packing | None = None
     used_args: set[str] = field(default_factory=set)
     keys: list[str] = field(default_factory=list)
 

@@ -25,13 +25,17 @@ from kiln.plan.target import Context
 
 def execute(build: Build, program: Program, graph: Graph) -> Image:
     """The image of the graph's target; raises the first error of any stage, after all stages have stopped."""
-    return _Execution(build, program, graph).run()
+    try:
+        return _Execution(build, program, graph).run()
+    finally:
+        if build.packing is not None:
+            build.packing.close()
 
 
 class _Execution:
     def __init__(self, build: Build, program: Program, graph: Graph) -> None:
         self.build, self.program, self.graph = build, program, graph
-        self._aside = replace(build, early=None)
+        self._aside = replace(build, early=None, packing=None)
         self._final = _chain(graph)
         self._futures: dict[int, Future[State]] = {}
         self._threads: list[threading.Thread] = []
@@ -52,7 +56,8 @@ class _Execution:
         real = [failure for failure in failures if not isinstance(failure, CancelledBuild)]
         if failures:
             raise (real or failures)[0]
-        return self._futures[self.graph.target].result().image()
+        image = self._futures[self.graph.target].result().image()
+        return self.build.packing.packed(image) if self.build.packing else image
 
     def _start(self, number: int, failures: list[BaseException]) -> None:
         future = self._futures[number]

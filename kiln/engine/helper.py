@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import os
+import select
 import shutil
 import socket
 import subprocess
@@ -16,6 +17,8 @@ from typing import TypeVar
 from kiln.engine import wire
 from kiln.engine.cancel import Cancel
 from kiln.errors import SandboxError
+
+_PATIENCE_SECONDS = 5.0
 
 Output = Callable[[bytes, int], None]
 T = TypeVar("T")
@@ -30,6 +33,13 @@ class Helper:
         self._lock = threading.Lock()
         self._control: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
+        self._entered = False
+
+    def prepare(self) -> None:
+        """Starts the worker without waiting for it: a request will come soon."""
+        with self._lock:
+            if self._control is None:
+                self._control = self._start()
 
     def _start(self) -> socket.socket:
         ours, theirs = socket.socketpair()
@@ -39,13 +49,23 @@ class Helper:
                 pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, start_new_session=True, cwd="/",
                 env={**self._environment, "PYTHONPATH": self._module_path()},
             )  # fmt: skip
-        try:
-            self._enter(ours, self._process.pid)
-        except BaseException:
-            ours.close()
-            self._process.kill()
-            raise
         return ours
+
+    def _ready(self) -> socket.socket:
+        """The control socket of a worker that has entered its namespace."""
+        if self._control is None:
+            self._control = self._start()
+        if not self._entered:
+            assert self._process is not None
+            try:
+                self._enter(self._control, self._process.pid)
+            except BaseException:
+                self._control.close()
+                self._control = None
+                self._process.kill()
+                raise
+            self._entered = True
+        return self._control
 
     def _enter(self, ours: socket.socket, pid: int) -> None:
         state = ours.recv(4096)
@@ -65,9 +85,7 @@ class Helper:
     def _connect(self, output: list[int]) -> socket.socket:
         ours, theirs = socket.socketpair()
         with self._lock, theirs:
-            if self._control is None:
-                self._control = self._start()
-            socket.send_fds(self._control, [b"r"], [theirs.fileno(), *output])
+            socket.send_fds(self._ready(), [b"r"], [theirs.fileno(), *output])
         return ours
 
     def run(self, request: wire.Request, output: Output, cancel: Cancel | None = None) -> wire.Reply:
@@ -123,11 +141,19 @@ class Helper:
         if self._control is not None:
             self._control.close()
         if self._process is not None:
-            try:
-                self._process.wait(timeout=5)
-            except subprocess.TimeoutExpired:
+            if not _ends(self._process.pid, _PATIENCE_SECONDS):
                 self._process.kill()
-                self._process.wait()
+            self._process.wait()
+
+
+def _ends(pid: int, seconds: float) -> bool:
+    """Whether a child ends in that time. (Popen.wait with a timeout looks only every 50 ms.)"""
+    watch, poll = os.pidfd_open(pid), select.poll()
+    poll.register(watch, select.POLLIN)
+    try:
+        return bool(poll.poll(1000 * seconds))
+    finally:
+        os.close(watch)
 
 
 def _checked(reply: wire.Reply | None) -> wire.Reply:

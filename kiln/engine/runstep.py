@@ -21,7 +21,7 @@ from kiln.engine.build import Build, key_of, safe
 from kiln.engine.files import Files
 from kiln.engine.select import Item, Selection, digest_of
 from kiln.engine.state import State, with_shell
-from kiln.engine.step import Result, Step, perform
+from kiln.engine.step import Result, Step, keep_form, perform
 from kiln.engine.users import identity_of
 from kiln.errors import DockerfileError, RunError, SandboxError
 from kiln.oci.image import Descriptor
@@ -85,11 +85,14 @@ class RunStep:
         }
         key = key_of("run", facts, str(self.build.platform), self.build.hosts)
         step = name(facts)
-        return perform(self.build, step, key, lambda: self._made(step.id))
+        result = perform(self.build, step, key, lambda: self._made(step.id))
+        if self.build.packing is not None:
+            self.build.packing.take(result.layer, lambda layer: keep_form(self.build, key, layer))
+        return result
 
     def _made(self, step: str) -> Result:
         result = self._execute(step)
-        if self.build.early is not None:
+        if self.build.early is not None and not result.layer.plain:
             self.build.early.take(result.layer.descriptor)
         return result
 
@@ -137,6 +140,7 @@ class RunStep:
 
     def _execute(self, step: str) -> Result:
         self._check_machine()
+        self.build.helper.prepare()
         self.build.doors.layers(self._needed())
         self._unpack()
         started = int(time.time())
@@ -169,9 +173,9 @@ class RunStep:
     def _check_machine(self) -> None:
         if not self.build.doors.runtime():
             raise SandboxError(
-                "no OCI runtime (runc or crun) is installed, so RUN cannot run",
+                "no OCI runtime (crun or runc) is installed, so RUN cannot run",
                 where=self.where,
-                hint="Install the package runc or crun, or name one with KILN_RUNTIME.",
+                hint="Install the package crun or runc, or name one with KILN_RUNTIME.",
             )
         platform = self.build.platform
         if platform.architecture not in (

@@ -32,6 +32,7 @@ MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVA
     16384,
     1 << 18,
 )
+MNT_DETACH = 2
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 
 # Docker's default: the capabilities that a container starts with.
@@ -73,7 +74,8 @@ class Mount(NamedTuple):
 
 class Command(NamedTuple):
     """What to run. `lowers` are the unpacked layers, base first; `upper`, `work` and `bundle` are empty folders of ours
-    (on one file system). `network` is host or none. `overlay` is trusted or user."""
+    (on one file system). `network` is host or none. `overlay` is trusted or user. `seccomp_program` is `seccomp` as BPF in
+    base64, for runtimes that take it."""
 
     id: str
     args: tuple[str, ...]
@@ -95,6 +97,7 @@ class Command(NamedTuple):
     hosts: str = ""
     terminal: bool = False
     seccomp: dict[str, Any] | None = None
+    seccomp_program: str = ""
 
 
 def start(command: Command, stdin: int, stdout: int, stderr: int, failure: int) -> int:
@@ -137,9 +140,21 @@ def _init(command: Command, stdin: int, stdout: int, stderr: int) -> int:
         signal.signal(name, signal.SIG_IGN)
     mount("none", "/", "", MS_REC | MS_PRIVATE)
     mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
+    hide_second_cgroups()
     rootfs = prepare(command)
     _write_bundle(command, rootfs)
     return _run(command, stdin, stdout, stderr)
+
+
+def hide_second_cgroups() -> None:
+    """Where both versions of cgroups are mounted, takes the second out of this mount namespace, or covers it where a user
+    namespace does not let go of it: it has no controllers there, and crun refuses a machine that has both."""
+    with open("/proc/self/mountinfo") as file:
+        lines = file.read().splitlines()
+    if any(" - cgroup " in line for line in lines):
+        for line in lines:
+            if " - cgroup2 " in line and _libc.umount2(os.fsencode(line.split()[4]), MNT_DETACH):
+                mount("tmpfs", line.split()[4], "tmpfs", MS_RDONLY)
 
 
 def prepare(command: Command) -> str:
@@ -286,8 +301,11 @@ def runtime_config(command: Command, rootfs: str, mounts: list[dict[str, Any]]) 
         linux["cgroupsPath"] = f"/kiln/{command.id}"
     if command.seccomp:
         linux["seccomp"] = command.seccomp
+    # crun's own: the profile stands beside it for runtimes (and later versions) that do not know it.
+    annotations = {"run.oci.seccomp_bpf_data": command.seccomp_program} if command.seccomp_program else {}
     return {
         "ociVersion": "1.0.2",
+        "annotations": annotations,
         "hostname": command.hostname,
         "root": {"path": rootfs, "readonly": False},
         "process": {
@@ -440,9 +458,9 @@ def die_with_parent() -> None:
 
 
 def find_runtime(wanted: str = "", path: str = "") -> str:
-    """The file of the OCI runtime in the folders of `path` or the system's: the one wanted, else runc, else crun; empty
+    """The file of the OCI runtime in the folders of `path` or the system's: the one wanted, else crun, else runc; empty
     if there is none."""
-    for name in (wanted,) if wanted else ("runc", "crun"):
+    for name in (wanted,) if wanted else ("crun", "runc"):
         found = shutil.which(name, path=f"{path}:{SYSTEM_PATH}")
         if found:
             return found

@@ -8,6 +8,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from kiln.engine import bpf
+
 _ARCHITECTURES = {
     "x86_64": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"],
     "aarch64": ["SCMP_ARCH_AARCH64", "SCMP_ARCH_ARM"],
@@ -37,6 +39,12 @@ def profile() -> dict[str, Any]:
             {"names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": _ENOSYS},
         ],
     }
+
+
+@lru_cache(maxsize=1)
+def program() -> str:
+    """The profile as BPF in base64; empty where that cannot be made."""
+    return bpf.program(profile())
 
 
 def _allow(name: str, value: int, operator: str) -> dict[str, Any]:

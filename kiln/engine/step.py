@@ -81,6 +81,13 @@ def keep(build: Build, key: str, result: Result, seconds: float, name: str) -> N
     build.store.records.put(key, record)
 
 
+def keep_form(build: Build, key: str, layer: Layer) -> None:
+    """Has a result in the cache name another form of its layer."""
+    record = build.store.records.get(key)
+    if record is not None and record.diff_id == layer.diff_id:
+        build.store.records.put(key, msgspec.structs.replace(record, descriptor=layer.descriptor))
+
+
 def _finished(
     build: Build, step: Step, begin: float, *, cached: bool = False, reason: str = "", error: str = "", size: int = 0
 ) -> None:

@@ -10,6 +10,7 @@ Started as `python -m kiln.engine.worker FD` with the control socket as FD.
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import select
 import shutil
@@ -33,14 +34,21 @@ from kiln.store.snapshots import Snapshots
 from kiln.store.unpack import Unpacker
 
 _GRACE_SECONDS = 3.0
+# A layer as large as that (bytes) is compressed by the engine, beside the steps that follow.
+_PLAIN_ABOVE = 4 << 20
 
 
 def main() -> None:
     """Serves requests until the control socket closes."""
     control = socket.socket(fileno=int(sys.argv[1]))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    overlay = _enter(control)
-    seccomp.profile()
+    # Handlers live too short to gain from collections, which would also unshare pages of what they were forked from.
+    gc.disable()
+    try:
+        overlay = _enter(control)
+    except ConnectionError:
+        return  # nobody wants it any more
+    seccomp.program()
     handlers: set[int] = set()
     while True:
         message, descriptors, _, _ = socket.recv_fds(control, 1, 4)
@@ -56,6 +64,7 @@ def main() -> None:
             os.close(descriptor)
         handlers -= _reap()
     _end(handlers)
+    os._exit(0)
 
 
 def _end(handlers: set[int]) -> None:
@@ -107,9 +116,10 @@ def _in_first_namespace() -> bool:
 def _handle(descriptors: list[int], overlay: str) -> None:
     """The whole life of a handler process."""
     connection = socket.socket(fileno=descriptors[0])
+    ending = contextlib.ExitStack()
     try:
         request: wire.Request = wire.decode(wire.receive(connection), wire.Request)  # type: ignore[arg-type]
-        reply = _answer(request, connection, descriptors[1:], overlay)
+        reply = _answer(request, connection, descriptors[1:], overlay, ending)
     except KilnError as bad:
         reply = wire.Reply(code=-1, error=str(bad), hint=bad.hint)
     except sandbox.SetupError as bad:
@@ -117,11 +127,18 @@ def _handle(descriptors: list[int], overlay: str) -> None:
     except BaseException as bad:  # noqa: BLE001 (a forked process has nobody above it)
         reply = wire.Reply(code=-1, error=f"{type(bad).__name__}: {bad}")
     with contextlib.suppress(OSError):
+        for descriptor in descriptors[1:]:
+            os.close(descriptor)
         wire.send(connection, reply)
+    # Nobody waits for the cleaning.
+    with contextlib.suppress(Exception):
+        ending.close()
     os._exit(0)
 
 
-def _answer(request: wire.Request, connection: socket.socket, output: list[int], overlay: str) -> wire.Reply:
+def _answer(
+    request: wire.Request, connection: socket.socket, output: list[int], overlay: str, ending: contextlib.ExitStack
+) -> wire.Reply:
     if isinstance(request, wire.RemoveRequest):
         for path in request.paths:
             shutil.rmtree(path, ignore_errors=True)
@@ -132,8 +149,8 @@ def _answer(request: wire.Request, connection: socket.socket, output: list[int],
         snapshots.lowers(request.stack.diff_ids, request.stack.descriptors)
         return wire.Reply()
     if isinstance(request, wire.ShellRequest):
-        return _Step(request.run, overlay, connection).shell(output)
-    return _Step(request, overlay, connection).run(output)
+        return _Step(request.run, overlay, connection, ending).shell(output)
+    return _Step(request, overlay, connection, ending).run(output)
 
 
 def _layers(store: str, scratch: str) -> Layers:
@@ -145,8 +162,11 @@ def _layers(store: str, scratch: str) -> Layers:
 class _Step:
     """One RUN step inside a handler."""
 
-    def __init__(self, request: wire.RunRequest, overlay: str, connection: socket.socket) -> None:
+    def __init__(
+        self, request: wire.RunRequest, overlay: str, connection: socket.socket, ending: contextlib.ExitStack
+    ) -> None:
         self.connection = connection
+        self.ending = ending
         self.request = request
         self.overlay = overlay
         self.folder = Path(request.scratch) / f"run-{request.id}"
@@ -160,27 +180,23 @@ class _Step:
         for name in ("upper", "work", "bundle"):
             (self.folder / name).mkdir(parents=True)
         (self.folder / "upper").chmod(0o755)
-        kept = False
-        try:
-            code = self._execute(self._command(self.request.args), output)
-            if code == 0:
-                return wire.Reply(layer=self._commit(), seconds=time.monotonic() - begin)
-            kept = self.request.debug
-            return wire.Reply(code=code, seconds=time.monotonic() - begin)
-        finally:
-            sandbox.remove_cgroup(self.request.id)
-            if not kept:
-                shutil.rmtree(self.folder, ignore_errors=True)
+        self.ending.callback(shutil.rmtree, self.folder, ignore_errors=True)
+        self.ending.callback(sandbox.remove_cgroup, self.request.id)
+        code = self._execute(self._command(self.request.args), output)
+        if code == 0:
+            return wire.Reply(layer=self._commit(), seconds=time.monotonic() - begin)
+        if self.request.debug:
+            self.ending.pop_all()
+            self.ending.callback(sandbox.remove_cgroup, self.request.id)
+        return wire.Reply(code=code, seconds=time.monotonic() - begin)
 
     def shell(self, output: list[int]) -> wire.Reply:
         """A shell where a failed step stopped; then its folder goes."""
         # A mount with `volatile` leaves a mark that keeps its folders from being mounted again.
         shutil.rmtree(self.folder / "work" / "work" / "incompat", ignore_errors=True)
-        try:
-            return wire.Reply(code=self._execute(self._command(("/bin/sh", "-i")), output))
-        finally:
-            sandbox.remove_cgroup(self.request.id)
-            shutil.rmtree(self.folder, ignore_errors=True)
+        self.ending.callback(shutil.rmtree, self.folder, ignore_errors=True)
+        self.ending.callback(sandbox.remove_cgroup, self.request.id)
+        return wire.Reply(code=self._execute(self._command(("/bin/sh", "-i")), output))
 
     def _command(self, args: tuple[str, ...]) -> sandbox.Command:
         request = self.request
@@ -190,6 +206,7 @@ class _Step:
             work=str(self.folder / "work"), bundle=str(self.folder / "bundle"), runtime=request.runtime,
             overlay=self.overlay, network=request.network, mounts=tuple(self._mount(wish) for wish in request.mounts),
             resolv_conf=request.resolv_conf, hosts=request.hosts, seccomp=seccomp.profile(),
+            seccomp_program=seccomp.program(),
         )  # fmt: skip
 
     def _lowers(self, stack: wire.Stack) -> tuple[str, ...]:
@@ -279,7 +296,7 @@ class _Step:
     def _commit(self) -> Layer:
         upper = self.folder / "upper"
         stack = self.request.stack
-        with self.layers.writer(self.request.compression) as writer:
+        with self.layers.writer(self.request.compression, plain_above=_PLAIN_ABOVE) as writer:
             stubs = {"etc/resolv.conf", "etc/hosts"} | {
                 os.path.normpath(wish.target).lstrip("/") for wish in self.request.mounts if wish.kind != "env"
             }

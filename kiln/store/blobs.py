@@ -116,6 +116,11 @@ class Blobs:
             return self.path(digest).exists()
         return True
 
+    def retire(self, digest: str) -> None:
+        """Counts a blob as not used for long: it is the first that is collected, unless somebody uses it again."""
+        with contextlib.suppress(OSError):
+            os.utime(self.path(digest), (0, 0))
+
     def size(self, digest: str) -> int:
         """Its length in bytes; raises `StoreError` if it is not here."""
         try:

@@ -15,7 +15,7 @@ from kiln.oci.image import Descriptor
 from kiln.store import tarwrite
 from kiln.store.blobs import Blobs, Follow
 from kiln.store.entry import FILE, Entry, copy_of
-from kiln.store.press import Press
+from kiln.store.press import Part, Press
 from kiln.store.toc import Toc
 
 CHUNK = 1 << 20
@@ -36,6 +36,11 @@ class Layer(msgspec.Struct, frozen=True):
     descriptor: Descriptor
     empty: bool = False
 
+    @property
+    def plain(self) -> bool:
+        """Whether the blob is not compressed."""
+        return media.compression_of(self.descriptor.media_type) == "none"
+
 
 class _Hasher(threading.Thread):
     """A thread that hashes chunks from a bounded queue."""
@@ -55,13 +60,18 @@ class _Hasher(threading.Thread):
 
 class LayerWriter:
     """Takes entries in order, gives a `Layer`. To be used in a `with` block: leaving it early drops what was written.
-    `check` is called now and then; what it raises ends the writing."""
+    `check` is called now and then; what it raises ends the writing. A layer of `plain_above` bytes or more (0: none) is not
+    compressed."""
 
-    def __init__(self, blobs: Blobs, compression: Compression, follow: Follow | None = None) -> None:
-        self._compression = compression
+    def __init__(
+        self, blobs: Blobs, compression: Compression, follow: Follow | None = None, plain_above: int = 0
+    ) -> None:
+        self._kind = compression.kind
         self._writer = blobs.writer(follow)
         self._press = Press(compression.kind, compression.level, self._writer.write)
         self._diff = _Hasher()
+        self._plain = False
+        self._wait_for = max(plain_above, CHUNK)
         self._threaded = False
         self._pieces: list[bytes] = []
         self._buffered = 0
@@ -76,8 +86,9 @@ class LayerWriter:
         self._stop()
         self._writer.__exit__()
 
-    def add(self, path: str, entry: Entry, content: Iterable[bytes] = ()) -> Entry:
-        """Appends one entry with its content (`entry.size` bytes); returns it with digest and offset filled in."""
+    def add(self, path: str, entry: Entry, content: Iterable[bytes | Part] = ()) -> Entry:
+        """Appends one entry with its content (`entry.size` bytes); returns it with digest and offset filled in. A `Part` becomes
+        a chunk of its own."""
         if entry.opaque and entry.mode < 0:
             self._put(tarwrite.opaque_header(path, entry.mtime))
             self.toc.append((path, entry))
@@ -90,17 +101,21 @@ class LayerWriter:
         self.toc.append((path, done))
         return done
 
-    def _content(self, path: str, entry: Entry, content: Iterable[bytes]) -> str:
+    def _content(self, path: str, entry: Entry, content: Iterable[bytes | Part]) -> str:
         """Appends a file's content; returns its digest."""
         size, hasher = 0, None
-        for chunk in content:
+        for piece in content:
+            chunk = piece.raw if isinstance(piece, Part) else piece
             size += len(chunk)
             if not entry.digest:
                 if hasher is None:
                     hasher = hashlib.sha256(chunk)
                 else:
                     hasher.update(chunk)
-            self._put(chunk)
+            if isinstance(piece, Part):
+                self._put_part(piece)
+            else:
+                self._put(chunk)
         if size != entry.size:
             raise SourceError(
                 f"/{path} changed while it was read: {entry.size} bytes were expected, {size} came",
@@ -114,6 +129,23 @@ class LayerWriter:
         self._position += len(data)
         self._pieces.append(data)
         self._buffered += len(data)
+        if self._buffered >= self._wait_for:
+            if self._wait_for > CHUNK:
+                self._leave_plain()
+            self._flush_all()
+
+    def _put_part(self, part: Part) -> None:
+        """Hands on a chunk that was compressed before; what was left before it becomes one, too."""
+        if self._buffered:
+            self._flush(self._buffered)
+        self._position += len(part.raw)
+        self._hand_on(part.raw, part.packed)
+
+    def _leave_plain(self) -> None:
+        self._wait_for, self._plain, self._kind = CHUNK, True, "none"
+        self._press = Press("none", None, self._writer.write_hashed)
+
+    def _flush_all(self) -> None:
         while self._buffered >= CHUNK:
             self._flush(CHUNK)
 
@@ -124,11 +156,14 @@ class LayerWriter:
         joined = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
         chunk, rest = (joined, b"") if len(joined) == size else (joined[:size], joined[size:])
         self._pieces, self._buffered = ([rest] if rest else []), len(rest)
+        self._hand_on(chunk)
+
+    def _hand_on(self, chunk: bytes, packed: bytes | None = None) -> None:
         if not self._threaded:
             self._threaded = True
             self._diff.start()
         self._diff.put(chunk)
-        self._press.add(chunk)
+        self._press.add(chunk, packed)
 
     def _stop(self) -> None:
         if self._threaded:
@@ -140,6 +175,7 @@ class LayerWriter:
     def finish(self) -> Layer:
         """Ends the tar and the compressed stream and commits the blob."""
         self._put(tarwrite.END)
+        self._flush_all()
         rest = b"".join(self._pieces)
         if self._threaded:
             self._diff.put(rest)
@@ -148,6 +184,7 @@ class LayerWriter:
         if self._position == len(rest):
             self._diff.hash.update(rest)
         size = self._writer.size
-        digest = self._writer.commit()
-        descriptor = Descriptor(media.layer_type(self._compression.kind), digest, size)
-        return Layer("sha256:" + self._diff.hash.hexdigest(), descriptor, empty=not self.toc)
+        diff_id = "sha256:" + self._diff.hash.hexdigest()
+        digest = self._writer.commit(digest=diff_id if self._plain else "")
+        descriptor = Descriptor(media.layer_type(self._kind), digest, size)
+        return Layer(diff_id, descriptor, empty=not self.toc)

@@ -42,9 +42,9 @@ class Layers:
         self._scanning: dict[str, threading.Lock] = {}
         self._small: dict[tuple[str, int], bytes] = {}
 
-    def writer(self, compression: Compression, follow: Follow | None = None) -> LayerWriter:
+    def writer(self, compression: Compression, follow: Follow | None = None, plain_above: int = 0) -> LayerWriter:
         """A new layer; give the finished one and the writer's `toc` to `remember`. `follow` is called with its file."""
-        return LayerWriter(self.blobs, compression, follow)
+        return LayerWriter(self.blobs, compression, follow, plain_above)
 
     def remember(self, layer: Layer, entries: Toc) -> None:
         """Keeps a layer's table of contents and that its blob holds it."""

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from kiln.engine.sandbox import SYSTEM_PATH
 from tests.conformance import base
 from tests.services import REGISTRY, SOURCE, DockerDaemon, DockerRegistry, Kiln, TokenService, authority, htpasswd
 
@@ -103,6 +104,14 @@ def new_kiln(busybox_home, tmp_path):
 def kiln(new_kiln):
     """The command on a fresh home with the image `base`."""
     return new_kiln()
+
+
+@pytest.fixture(params=["crun", "runc"])
+def kiln_on_each_runtime(new_kiln, request):
+    """The same, with one OCI runtime after the other."""
+    if shutil.which(request.param, path=f"{os.environ['PATH']}:{SYSTEM_PATH}") is None:
+        pytest.skip(f"{request.param} is not installed")
+    return new_kiln(KILN_RUNTIME=request.param)
 
 
 @pytest.fixture

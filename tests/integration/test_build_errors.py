@@ -210,9 +210,10 @@ def test_a_runtime_that_fails(kiln, folder, tmp_path):
     still_good(kiln, folder)
 
 
-def test_a_program_that_is_not_there(kiln, folder):
+def test_a_program_that_is_not_there(kiln_on_each_runtime, folder):
     if os.geteuid() != 0:
         pytest.skip("RUN runs as root in these tests")
+    kiln = kiln_on_each_runtime
     ended = kiln.build(folder('FROM base\nRUN ["/no/such/program"]\n'), code=1)
     assert "Dockerfile:2" in ended.err and "/no/such/program" in ended.err
     ended = kiln.build(folder("FROM scratch\nCOPY Dockerfile /\nRUN true\n", name="s"), code=1)

@@ -16,6 +16,11 @@ pytestmark = [
 
 
 @pytest.fixture
+def kiln(kiln_on_each_runtime):
+    return kiln_on_each_runtime
+
+
+@pytest.fixture
 def say(kiln, folder):
     """What commands write, by name: `say(name="command")`, all in one step."""
 

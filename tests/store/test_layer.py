@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from kiln.errors import SourceError, StoreError
 from kiln.oci import media
 from kiln.store.compress import Inflater
+from kiln.store.convert import convert
 from kiln.store.entry import DIR, FILE, HARDLINK, SYMLINK, Entry
 from kiln.store.layer import Compression, Layer, LayerWriter
 from kiln.store.store import Store
@@ -194,3 +195,21 @@ def test_level_matters(store: Store) -> None:
     assert sizes[1] < sizes[0]
     stream = store.blobs.stream(write(store, members, Compression("gzip", 0))[0].descriptor.digest)
     assert len(Inflater(lambda _: next(stream, b""), "x").read(100)) == 100
+
+
+@pytest.mark.parametrize("size", [10, (1 << 20) + 5, (4 << 20) - 3000, (4 << 20) - 9000, 9_000_000])
+def test_a_large_layer_stays_plain_where_that_is_wished(store: Store, size: int) -> None:
+    """What is compressed later has the bytes that it would have had at once."""
+    members = [file("a", os.urandom(size)), file("b", b"text" * 1000)]
+    with store.layers.writer(Compression(), plain_above=4 << 20) as writer:
+        for path, entry, content in members:
+            writer.add(path, entry, [content])
+        layer = writer.finish()
+    at_once, toc = write(store, members)
+    assert layer.plain == (len(plain(members)) >= 4 << 20) and not at_once.plain
+    assert (layer.diff_id, writer.toc) == (at_once.diff_id, toc)
+    if layer.plain:
+        assert layer.descriptor.digest == layer.diff_id
+        assert store.blobs.path(layer.diff_id).read_bytes() == plain(members)
+        layer = convert(store.layers, layer.diff_id, layer.descriptor, Compression())
+    assert layer == at_once
