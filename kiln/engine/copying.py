@@ -6,6 +6,7 @@ import contextlib
 import posixpath
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 
 from msgspec import Struct
 
@@ -16,9 +17,10 @@ from kiln.engine.users import Owner
 from kiln.errors import SourceError
 from kiln.store import tarread
 from kiln.store.ahead import Ahead
+from kiln.store.blobs import disk_error
 from kiln.store.compress import Inflater
 from kiln.store.entry import DIR, FILE, HARDLINK, SYMLINK, Entry, copy_of, parent
-from kiln.store.spool import Spool
+from kiln.store.layers import tar_content
 from kiln.store.tree import resolve
 
 Beneath = Callable[[str], Written | None]
@@ -131,8 +133,8 @@ def _members(stream: Iterator[bytes], path: str) -> Iterator[tarread.Member]:
     return tarread.members(inflater.read, f"/{path}")
 
 
-def unpack(edit: Edit, selection: Selection, destination: str, look: Look, spool: Spool, beneath: Beneath) -> None:
-    """Puts the members of an archive below `destination`; their content waits in the spool.
+def unpack(edit: Edit, selection: Selection, destination: str, look: Look, spool: Path, beneath: Beneath) -> None:
+    """Puts the members of an archive below `destination`; their content waits, uncompressed, in the file `spool`.
     `beneath` gives a file of the layers below, for hard links to it.
 
     Names and links stay inside the destination. Raises `SourceError`.
@@ -141,22 +143,21 @@ def unpack(edit: Edit, selection: Selection, destination: str, look: Look, spool
     target = edit.resolve(destination)
     edit.mkdirs(target, look.owner)
     inflater = Inflater(_reader(selection.files.chunks(item.path, item.entry)), f"/{item.path}")
-    with contextlib.closing(Ahead(inflater.read)) as ahead:
+    with spool.open("wb", buffering=0) as copy, contextlib.closing(Ahead(inflater.read)) as ahead:
 
         def read(size: int) -> bytes:
             data = ahead.read(size)
-            spool.keep(data)
+            view = memoryview(data)
+            try:
+                while view:
+                    view = view[copy.write(view) :]
+            except OSError as bad:
+                raise disk_error(bad, spool) from bad
             return data
 
-        before: Entry | None = None
         for member in tarread.members(read, f"/{item.path}"):
-            if before is not None:
-                spool.prepare(before)
-            before = member.entry if member.entry.kind == FILE else None
             if member.path:
                 _unpack_member(edit, target, member, look, spool, beneath)
-        if before is not None:
-            spool.prepare(before)
 
 
 def _reader(stream: Iterator[bytes]) -> Callable[[int], bytes]:
@@ -169,7 +170,7 @@ def _check_name(member: tarread.Member) -> None:
         raise SourceError(f'invalid entry name "{member.raw_name}" in the archive: it leaves the destination')
 
 
-def _unpack_member(edit: Edit, target: str, member: tarread.Member, look: Look, spool: Spool, beneath: Beneath) -> None:
+def _unpack_member(edit: Edit, target: str, member: tarread.Member, look: Look, spool: Path, beneath: Beneath) -> None:
     def below(path: str) -> str:
         return f"{target}/{path}".strip("/")
 
@@ -191,5 +192,5 @@ def _unpack_member(edit: Edit, target: str, member: tarread.Member, look: Look, 
             facts["mode"] = entry.mode
         edit.replace(path, edit.relink(linked, copy_of(linked.entry, **facts)))
         return
-    inode = (spool, member.entry.offset) if entry.kind in (FILE, SYMLINK) else None
-    edit.replace(path, Written(entry, content=lambda: spool.content(member.entry), inode=inode))
+    inode = (str(spool), member.entry.offset) if entry.kind in (FILE, SYMLINK) else None
+    edit.replace(path, Written(entry, content=lambda: tar_content(spool, member.entry), inode=inode))

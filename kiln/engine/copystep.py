@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import posixpath
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 from kiln import events
 from kiln.dockerfile.instructions import Copy, Stage
@@ -23,7 +25,6 @@ from kiln.errors import DockerfileError, KilnError
 from kiln.store.entry import FILE, SYMLINK, Entry, copy_of
 from kiln.store.files import read_whole, write_whole
 from kiln.store.layer import Layer
-from kiln.store.spool import Spool
 from kiln.store.tree import Tree
 
 _GIT = re.compile(r"^(?:git://|ssh://|git@|https?://[^#?]+\.git(?:[#?].*)?$)")
@@ -145,7 +146,7 @@ class CopyStep:
         tree = Tree() if self.copy.link else self.build.tree(self.state.stack)
         edit = Edit(tree, self.build.time)
         look = Look(self.owner, self.mode, symbolic=not self.copy.chmod.isdigit())
-        spools: list[Spool] = []
+        spools: list[Path] = []
         try:
             for selection in selections:
                 self._put(edit, selection, look, spools)
@@ -158,7 +159,7 @@ class CopyStep:
             raise bad.at(self.place) from None
         finally:
             for spool in spools:
-                spool.close()
+                spool.unlink(missing_ok=True)
 
     def _beneath(self, path: str) -> Written | None:
         """A file of the layers below, as something to be written again under another name."""
@@ -168,10 +169,10 @@ class CopyStep:
         chunks = self.build.store.layers.chunks
         return Written(node.entry, content=lambda: chunks(node.diff_id, node.entry))
 
-    def _put(self, edit: Edit, selection: Selection, look: Look, spools: list[Spool]) -> None:
+    def _put(self, edit: Edit, selection: Selection, look: Look, spools: list[Path]) -> None:
         wanted = self.copy.unpack if self.copy.unpack is not None else self.copy.is_add and not selection.remote
         if wanted and is_archive(selection):
-            spools.append(Spool(self.build.store.scratch, self.build.compression))
+            spools.append(self.build.store.scratch / f"spool-{os.urandom(8).hex()}")
             unpack(edit, selection, self.destination, look, spools[-1], self._beneath)
         else:
             put_selection(edit, selection, self.destination, look)

@@ -15,10 +15,9 @@ from kiln.engine.users import Owner
 from kiln.errors import SourceError
 from kiln.store.entry import DIR, FILE, HARDLINK, SYMLINK, Entry, copy_of, parent, parents
 from kiln.store.layer import LayerWriter
-from kiln.store.press import Part
 from kiln.store.tree import Tree, resolve
 
-Content = Callable[[], Iterator[bytes | Part] | Iterator[bytes]]
+Content = Callable[[], Iterator[bytes]]
 
 
 def _nothing() -> Iterator[bytes]:

@@ -15,7 +15,7 @@ from kiln.oci.image import Descriptor
 from kiln.store import tarwrite
 from kiln.store.blobs import Blobs, Follow
 from kiln.store.entry import FILE, Entry, copy_of
-from kiln.store.press import Part, Press
+from kiln.store.press import Press
 from kiln.store.toc import Toc
 
 CHUNK = 1 << 20
@@ -86,9 +86,8 @@ class LayerWriter:
         self._stop()
         self._writer.__exit__()
 
-    def add(self, path: str, entry: Entry, content: Iterable[bytes | Part] = ()) -> Entry:
-        """Appends one entry with its content (`entry.size` bytes); returns it with digest and offset filled in. A `Part` becomes
-        a chunk of its own."""
+    def add(self, path: str, entry: Entry, content: Iterable[bytes] = ()) -> Entry:
+        """Appends one entry with its content (`entry.size` bytes); returns it with digest and offset filled in."""
         if entry.opaque and entry.mode < 0:
             self._put(tarwrite.opaque_header(path, entry.mtime))
             self.toc.append((path, entry))
@@ -101,21 +100,17 @@ class LayerWriter:
         self.toc.append((path, done))
         return done
 
-    def _content(self, path: str, entry: Entry, content: Iterable[bytes | Part]) -> str:
+    def _content(self, path: str, entry: Entry, content: Iterable[bytes]) -> str:
         """Appends a file's content; returns its digest."""
         size, hasher = 0, None
-        for piece in content:
-            chunk = piece.raw if isinstance(piece, Part) else piece
+        for chunk in content:
             size += len(chunk)
             if not entry.digest:
                 if hasher is None:
                     hasher = hashlib.sha256(chunk)
                 else:
                     hasher.update(chunk)
-            if isinstance(piece, Part):
-                self._put_part(piece)
-            else:
-                self._put(chunk)
+            self._put(chunk)
         if size != entry.size:
             raise SourceError(
                 f"/{path} changed while it was read: {entry.size} bytes were expected, {size} came",
@@ -134,13 +129,6 @@ class LayerWriter:
                 self._leave_plain()
             self._flush_all()
 
-    def _put_part(self, part: Part) -> None:
-        """Hands on a chunk that was compressed before; what was left before it becomes one, too."""
-        if self._buffered:
-            self._flush(self._buffered)
-        self._position += len(part.raw)
-        self._hand_on(part.raw, part.packed)
-
     def _leave_plain(self) -> None:
         self._wait_for, self._plain, self._kind = CHUNK, True, "none"
         self._press = Press("none", None, self._writer.write_hashed)
@@ -156,14 +144,11 @@ class LayerWriter:
         joined = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
         chunk, rest = (joined, b"") if len(joined) == size else (joined[:size], joined[size:])
         self._pieces, self._buffered = ([rest] if rest else []), len(rest)
-        self._hand_on(chunk)
-
-    def _hand_on(self, chunk: bytes, packed: bytes | None = None) -> None:
         if not self._threaded:
             self._threaded = True
             self._diff.start()
         self._diff.put(chunk)
-        self._press.add(chunk, packed)
+        self._press.add(chunk)
 
     def _stop(self) -> None:
         if self._threaded:

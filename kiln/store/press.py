@@ -10,7 +10,7 @@ import os
 import queue
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from kiln.store.compress import compressor
 
@@ -20,27 +20,12 @@ if TYPE_CHECKING:
 _MOST_WORKERS = 4
 # ISA-L's level 2 with a small window of symbols takes as long as level 1 with the default and gives 2 to 10 % less.
 _LEVEL, _MEMORY = 2, 2
+# A chunk goes into the compressor in slices: its output buffer grows by copying, which costs a quarter of the time for 1 MiB.
+_SLICE = 128 << 10
 _GZIP_HEAD = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x04\xff"  # no name, no time, fastest, of no known system
 _DEFLATE_END = b"\x03\x00"
 
 Write = Callable[[bytes], None]
-
-
-class Part(NamedTuple):
-    """A chunk with what a press makes of it by itself."""
-
-    raw: bytes
-    packed: bytes
-
-
-def workers() -> int:
-    """How many threads compress at once."""
-    return min(_MOST_WORKERS, len(os.sched_getaffinity(0)))
-
-
-def alone(kind: str, level: int | None) -> Callable[[bytes], bytes] | None:
-    """What makes of a chunk, by itself, what it is in a stream of this kind; None where its place in the stream matters."""
-    return _Gzip(level).part if kind == "gzip" else None
 
 
 class _Form(Protocol):
@@ -73,8 +58,10 @@ class _Gzip:
 
     def part(self, chunk: bytes) -> bytes:
         stream = self._zlib.compressobj(self._level, self._zlib.DEFLATED, -15, _MEMORY)
-        packed: bytes = stream.compress(chunk) + stream.flush(self._zlib.Z_SYNC_FLUSH)
-        return packed
+        whole = memoryview(chunk)
+        packed = [stream.compress(whole[place : place + _SLICE]) for place in range(0, len(whole), _SLICE)]
+        packed.append(stream.flush(self._zlib.Z_SYNC_FLUSH))
+        return b"".join(packed)
 
     def passed(self, chunk: bytes) -> None:
         self._crc = self._zlib.crc32(chunk, self._crc)
@@ -114,20 +101,18 @@ class Press:
         self._write = write
         self._begun = False
         self._failure: BaseException | None = None
-        self._workers = workers()
-        self._queue: queue.Queue[tuple[bytes, Future[bytes] | bytes | None] | None] = queue.Queue(self._workers + 2)
+        self._workers = min(_MOST_WORKERS, len(os.sched_getaffinity(0)))
+        self._queue: queue.Queue[tuple[bytes, Future[bytes] | None] | None] = queue.Queue(self._workers + 2)
         self._pool: ThreadPoolExecutor | None = None
         self._writer: threading.Thread | None = None
 
-    def add(self, chunk: bytes, packed: bytes | None = None) -> None:
-        """Hands on one chunk, perhaps with what is to come out for it (see `alone`); raises what failed since."""
+    def add(self, chunk: bytes) -> None:
+        """Hands on one chunk; raises what failed since."""
         if self._writer is None:
             self._start()
         self._check()
-        if packed is None and self._pool is not None:
-            self._queue.put((chunk, self._pool.submit(self._form.part, chunk)))
-        else:
-            self._queue.put((chunk, packed))
+        future = self._pool.submit(self._form.part, chunk) if self._pool is not None else None
+        self._queue.put((chunk, future))
 
     def finish(self, rest: bytes) -> None:
         """The last bytes, and the end of the compressed stream; raises what failed."""
@@ -164,14 +149,11 @@ class Press:
                 except BaseException as bad:  # noqa: BLE001 (raised by add or finish)
                     self._failure = bad
 
-    def _pass(self, chunk: bytes, packed: Future[bytes] | bytes | None) -> None:
+    def _pass(self, chunk: bytes, packed: Future[bytes] | None) -> None:
         if not self._begun:
             self._begun = True
             self._write(self._form.begin())
-        if packed is None:
-            data = self._form.part(chunk)
-        else:
-            data = packed if isinstance(packed, bytes) else packed.result()
+        data = self._form.part(chunk) if packed is None else packed.result()
         self._form.passed(chunk)
         self._write(data)
 

@@ -24,7 +24,6 @@ from kiln.engine.users import Owner
 from kiln.errors import DockerfileError, SourceError
 from kiln.store.entry import DIR, FILE, HARDLINK, SYMLINK, Entry
 from kiln.store.layer import Compression
-from kiln.store.spool import Spool
 from kiln.store.store import Store
 from kiln.store.toc import Toc
 from kiln.store.tree import Tree
@@ -319,7 +318,7 @@ def unpacked(store: Store, root: Path, destination: str = "app", look: Look = Lo
     tree = Tree()
     tree.apply(BASE, "base")
     edit = Edit(tree, TIME)
-    unpack(edit, selection, destination, look, Spool(store.scratch, Compression()), lambda path: None)
+    unpack(edit, selection, destination, look, store.scratch / "spool", lambda path: None)
     with store.layers.writer(Compression()) as writer:
         edit.write(writer)
         writer.finish()
