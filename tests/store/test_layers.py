@@ -17,6 +17,7 @@ from kiln.oci.digest import sha256
 from kiln.oci.image import Descriptor
 from kiln.store.entry import DIR, FILE, WHITEOUT, Entry
 from kiln.store.layer import Compression, Layer
+from kiln.store.layers import Layers
 from kiln.store.store import Store
 
 
@@ -165,3 +166,23 @@ def test_folder_entries_have_no_digest(store: Store) -> None:
         layer = writer.finish()
     store.layers.remember(layer, writer.toc)
     assert dict(store.layers.toc(layer.diff_id))["d"].digest == ""
+
+
+def test_a_small_file_is_taken_out_of_a_layer_once(store: Store) -> None:
+    layer = made(store, {"a": b"x" * 100, "large": b"y" * 70_000})
+    entries = dict(store.layers.toc(layer.diff_id))
+
+    def fresh() -> Layers:
+        return Layers(store.root, store.blobs)
+
+    for name in ("a", "large"):
+        fresh().small_file(layer.diff_id, entries[name])
+    (copy,) = (store.root / "cache" / "small").iterdir()
+    blob = store.blobs.path(layer.descriptor.digest)
+    blob.rename(store.scratch / "aside")
+    assert fresh().small_file(layer.diff_id, entries["a"]) == b"x" * 100
+    with pytest.raises(StoreError):
+        fresh().small_file(layer.diff_id, entries["large"])
+    (store.scratch / "aside").rename(blob)
+    copy.write_bytes(b"z" * 100)
+    assert fresh().small_file(layer.diff_id, entries["a"]) == b"x" * 100
