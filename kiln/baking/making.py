@@ -15,8 +15,9 @@ from kiln.baking.images import default_platform, stored_env
 from kiln.baking.session import Session
 from kiln.baking.sharedcache import SharedCache, export
 from kiln.dockerfile import lint
+from kiln.dockerfile.instructions import Run
 from kiln.dockerfile.patterns import Matcher
-from kiln.engine.build import Build, Doors
+from kiln.engine.build import Build, Doors, key_of
 from kiln.engine.cancel import Cancel
 from kiln.engine.executor import execute
 from kiln.engine.packing import Packing
@@ -30,6 +31,7 @@ from kiln.plan.target import Secret, Target
 from kiln.settings import PROXY_NAMES
 from kiln.sources.fetch import clone, download, parse_git
 from kiln.store.convert import convert
+from kiln.store.files import read_whole, write_whole
 from kiln.store.layer import Compression, Layer
 from kiln.store.records import Record
 
@@ -112,10 +114,27 @@ class Making(Struct):
         )
         self._check(platform, graph)
         build = self._build(platform, graph.global_args, early)
+        mark = self._mark(graph)
+        if mark is not None and read_whole(mark) is None:
+            session.helper.prepare()
         image = execute(build, target.program, graph)
+        if mark is not None:
+            write_whole(mark, b"")
         self.keys += build.keys
         self._warn_unused(build)
         return _finished(image, target, platform)
+
+    def _mark(self, graph: Graph) -> Path | None:
+        """The file that says that these instructions were built before, None where no command is among them. Those of a new or
+        changed Dockerfile will run: the worker for them starts beside all that comes before."""
+        stages = [vertex.stage for vertex in graph.vertices.values()]
+        if not any(isinstance(item, Run) for stage in stages for item in stage.instructions):
+            return None
+        facts = (
+            sorted(self.target.args.items()),
+            [(stage.base, [item.code for item in stage.instructions]) for stage in stages],
+        )
+        return self.session.store.root / "cache" / "built" / key_of(facts)
 
     def _check(self, platform: Platform, graph: Graph) -> None:
         """The checks of the Dockerfile, once a build; raises `DockerfileError` where the file itself asks for it."""

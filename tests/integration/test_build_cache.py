@@ -175,3 +175,17 @@ def test_a_blob_that_is_gone_is_made_again(kiln, folder):
     found = steps(Kiln(kiln.home, kiln.env), place, "-t", "x")
     assert found[1] == (False, "its result is no longer in the cache")
     assert kiln.damaged() == []
+
+
+def test_the_worker_is_started_ahead_only_for_new_instructions(kiln, folder):
+    """What was built once from the same instructions is expected to be there still."""
+    marks = kiln.store / "cache" / "built"
+    kiln.build(folder("FROM base\nCOPY Dockerfile /\n", name="none"), "-t", "x")
+    assert not marks.exists()
+    place = folder("FROM base\nARG A=1\nRUN echo $A\n")
+    for flags, count in (([], 1), ([], 1), (["--build-arg", "A=2"], 2), (["--build-arg", "A=2"], 2)):
+        kiln.build(place, "-t", "x", *flags)
+        assert len(list(marks.iterdir())) == count
+    failing = folder("FROM base\nRUN false\n", name="failing")
+    kiln.build(failing, "-t", "x", code=1)
+    assert len(list(marks.iterdir())) == 2
