@@ -17,7 +17,7 @@ from kiln.baking.sharedcache import SharedCache, export
 from kiln.dockerfile import lint
 from kiln.dockerfile.instructions import Run
 from kiln.dockerfile.patterns import Matcher
-from kiln.engine.build import Build, Doors, key_of
+from kiln.engine.build import Build, Doors, key_of, safe
 from kiln.engine.cancel import Cancel
 from kiln.engine.executor import execute
 from kiln.engine.packing import Packing
@@ -130,11 +130,10 @@ class Making(Struct):
         stages = [vertex.stage for vertex in graph.vertices.values()]
         if not any(isinstance(item, Run) for stage in stages for item in stage.instructions):
             return None
-        facts = (
-            sorted(self.target.args.items()),
-            [(stage.base, [item.code for item in stage.instructions]) for stage in stages],
-        )
-        return self.session.store.root / "cache" / "built" / key_of(facts)
+        codes = [code for stage in stages for code in (stage.base, *(item.code for item in stage.instructions))]
+        args = [f"{name}={value}" for name, value in sorted(self.target.args.items())]
+        key = key_of(*map(safe, args), "", *map(safe, codes))
+        return self.session.store.root / "cache" / "built" / key
 
     def _check(self, platform: Platform, graph: Graph) -> None:
         """The checks of the Dockerfile, once a build; raises `DockerfileError` where the file itself asks for it."""

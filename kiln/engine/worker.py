@@ -44,16 +44,20 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Handlers live too short to gain from collections, which would also unshare pages of what they were forked from.
     gc.disable()
-    try:
-        overlay = _enter(control)
-    except ConnectionError:
-        return  # nobody wants it any more
-    seccomp.program()
     handlers: set[int] = set()
+    with contextlib.suppress(ConnectionError):  # closed before it was spoken to
+        overlay = _enter(control)
+        seccomp.program()
+        _serve(control, overlay, handlers)
+    _end(handlers)
+    os._exit(0)
+
+
+def _serve(control: socket.socket, overlay: str, handlers: set[int]) -> None:
     while True:
         message, descriptors, _, _ = socket.recv_fds(control, 1, 4)
         if not message:
-            break
+            return
         pid = os.fork()
         if pid == 0:
             control.close()
@@ -63,8 +67,6 @@ def main() -> None:
         for descriptor in descriptors:
             os.close(descriptor)
         handlers -= _reap()
-    _end(handlers)
-    os._exit(0)
 
 
 def _end(handlers: set[int]) -> None:
