@@ -68,6 +68,8 @@ class Transport:
     def url(self, host: str, target: str) -> str:
         """The URL of a path of the registry's API; a URL of its own host gets the scheme that we speak with it."""
         base = self._places.base(host)
+        if target.startswith("/") and not target.startswith("//"):
+            return base + target
         joined = urljoin(base, target)
         if urlsplit(joined).netloc != urlsplit(base).netloc:
             self._places.check(joined, host)
@@ -120,7 +122,7 @@ class Transport:
         url = self.url(request.host, request.target)
         foreign = False
         for _ in range(_MOST_REDIRECTS + 1):
-            foreign = foreign or _origin(url) != _origin(base)
+            foreign = foreign or not (url.startswith(f"{base}/") or _origin(url) == _origin(base))
             headers = (
                 request.headers if foreign or not authorization else {**request.headers, "Authorization": authorization}
             )
