@@ -135,6 +135,10 @@ class Client:
         if not self.presence.repositories(ref.host, digest):
             self._has(ref, digest, auth.push(ref.repository))
 
+    def can_mount(self, ref: Reference, digest: str) -> bool:
+        """Whether another repository of the host is known to have the blob now."""
+        return any(name != ref.repository for name in self.presence.repositories(ref.host, digest))
+
     def read_blob(
         self, ref: Reference, descriptor: Descriptor, *, offset: int = 0, progress: Progress | None = None
     ) -> Iterator[bytes]:
