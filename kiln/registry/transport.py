@@ -11,7 +11,6 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from kiln.errors import RegistryError
-from kiln.registry import challenge
 from kiln.registry.auth import Authenticator, Find, TokenQuestion
 from kiln.registry.backoff import Backoff
 from kiln.registry.credentials import Credentials
@@ -104,6 +103,8 @@ class Transport:
         response = self._exchange(request, header)
         if response.status != 401 or response.foreign:
             return response
+        from kiln.registry import challenge
+
         with response:
             offered = challenge.parse(response.header("WWW-Authenticate"))
         answer = self._auth.answer(request.host, offered, request.scopes, header)
