@@ -53,6 +53,10 @@ class Client:
         """Closes every connection."""
         self._transport.close()
 
+    def open(self) -> None:
+        """Reads in the HTTP library now (0.04 s) rather than with the first request."""
+        self._transport.open()
+
     def ping(self, host: str) -> None:
         """Asks for nothing, with the host's credentials; raises `AuthError` if they are refused."""
         self._transport.send(Request(host, "GET", "/v2/", what="a login", where=host)).close()

@@ -75,6 +75,10 @@ class Transport:
             return joined
         return base + joined.partition("://")[2].removeprefix(urlsplit(base).netloc)
 
+    def open(self) -> None:
+        """Reads in the HTTP library, if that has not been done."""
+        _ = self._wire
+
     def close(self) -> None:
         """Closes every connection."""
         with self._lock:
