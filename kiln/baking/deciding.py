@@ -66,9 +66,12 @@ class Planner:
 
     def prepare(self) -> None:
         """Asks for everything that can be asked beforehand: bases, and what registries have; raises `PlanError`, and
-        `RegistryError` for a registry that cannot be reached. Files are read while registries answer."""
+        `RegistryError` for a registry that cannot be reached. Files are read while registries answer, and not before they are
+        asked: the HTTP library is read in first."""
         names = list(dict.fromkeys(name for shape in self._shapes() for name in shape.target.pushes))
         hosts = list(dict.fromkeys(name.host for name in names))
+        if names:
+            self.session.client.open()
         with ThreadPoolExecutor(_THREADS, thread_name_prefix="kiln-ask") as pool:
             answers = [pool.submit(self._reach, host) for host in hosts]
             heads = {name: pool.submit(self._head, name) for name in names}

@@ -15,10 +15,11 @@ from typing import IO
 from msgspec import Struct
 
 from kiln import events
-from kiln.baking import hookbox, hookcopy
+from kiln.baking import hookcopy
 from kiln.baking.session import Session
 from kiln.errors import HookError
 
+_BOX = "kiln.baking.hookbox"  # a program of its own: nothing of it is needed here
 _TAIL = 20
 _LINE = 1 << 16
 
@@ -136,7 +137,7 @@ class HookRunner:
             filter(None, [str(Path(__file__).parents[2]), self._environment().get("PYTHONPATH", "")])
         )
         process = subprocess.Popen(
-            [sys.executable, "-P", "-m", hookbox.__name__], cwd="/", env={**self._environment(), "PYTHONPATH": path},
+            [sys.executable, "-P", "-m", _BOX], cwd="/", env={**self._environment(), "PYTHONPATH": path},
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
         assert process.stdin is not None and process.stdout is not None

@@ -29,7 +29,6 @@ from kiln.plan.graph import Graph, make_graph, predefined_args
 from kiln.plan.outputs import CachePlace
 from kiln.plan.target import Secret, Target
 from kiln.settings import PROXY_NAMES
-from kiln.sources.fetch import clone, download, parse_git
 from kiln.store.convert import convert
 from kiln.store.files import read_whole, write_whole
 from kiln.store.layer import Compression, Layer
@@ -186,12 +185,16 @@ class Making(Struct):
         shared = SharedCache(session.store, settings, target.cache_from, session.report)
 
         def url(address: str, checksum: str) -> tuple[Path, str]:
+            from kiln.sources.fetch import download
+
             path, digest = download(address, scratch, settings, cancel)
             if checksum and digest != checksum:
                 raise KilnError(f"the file has the digest {digest}, not {checksum}", where=address)
             return path, path.name
 
         def git(address: str, keep: bool | None, checksum: str) -> Path:
+            from kiln.sources.fetch import clone, parse_git
+
             return clone(parse_git(address), scratch, settings, cancel, keep_git=bool(keep), checksum=checksum)
 
         def runtime() -> str:

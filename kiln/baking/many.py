@@ -77,6 +77,7 @@ class _Bake:
         self.known = session.store.layout.names()
         self.left = Counter(self._component(name) for name in plan.order.names)
         self.fetching: dict[str, threading.Lock] = {}
+        self.recorded: set[str] = set()
 
     def run(self) -> Report:
         """Everything, in order; each target is reported when it ends."""
@@ -208,7 +209,9 @@ class _Bake:
             raise StoreError(f"the image of {name} has nothing for {platform}")
         image = found[1]
         for diff_id, layer in zip(image.diff_ids, image.layers, strict=True):
-            self.session.store.layers.add_blob(diff_id, layer)
+            if diff_id not in self.recorded:
+                self.session.store.layers.add_blob(diff_id, layer)
+                self.recorded.add(diff_id)
         return image
 
     def _build(self, verdict: Verdict) -> None:

@@ -201,17 +201,17 @@ def push_named(
         report(events.StepProgress(time=events.now(), step=step, name=digest[7:19], done=done, total=total))
 
     origins = Origins(store.root)
-    layers = _layers(store, descriptor)
-    sources = {digest: origins.repositories(digest, name.host) for digest in layers}
     try:
         with contextlib.nullcontext(client) if client else Client(settings) as open_client:
+            layers = [layer for layer in _layers(store, descriptor) if not open_client.can_mount(name, layer)]
+            sources = {digest: origins.repositories(digest, name.host) for digest in layers}
             digest = push(open_client, store.blobs, name, descriptor, progress=progress, sources=sources, asked=asked,
                           elsewhere=elsewhere)  # fmt: skip
     except KilnError as bad:
         _pushed(report, step, title, begin, error=str(bad))
         raise
-    for layer in layers:
-        if len(sources[layer]) < _ORIGINS or layer in open_client.uploaded:
+    for layer, known in sources.items():
+        if len(known) < _ORIGINS or layer in open_client.uploaded:
             origins.add(layer, name.host, name.repository)
     _pushed(report, step, title, begin)
     return digest

@@ -61,6 +61,7 @@ class Results:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._folder = store.root / "cache" / "results"
+        self._here: set[str] = set()  # blobs that were seen: what a run has counted as used stays as long as it runs
 
     def get(self, key: str) -> Result | None:
         """The result of a key if its image is here, whole and counted as used."""
@@ -92,12 +93,17 @@ class Results:
     def _is_here(self, descriptor: Descriptor) -> bool:
         try:
             with self._store.in_use():
-                return all(self._store.blobs.has(digest) for digest in self._needed(descriptor))
+                return all(self._has(digest) for digest in self._needed(descriptor))
         except KilnError:
             return False
 
+    def _has(self, digest: str) -> bool:
+        if digest not in self._here and self._store.blobs.has(digest):
+            self._here.add(digest)
+        return digest in self._here
+
     def _needed(self, descriptor: Descriptor) -> list[str]:
-        if not self._store.blobs.has(descriptor.digest):
+        if not self._has(descriptor.digest):
             raise StoreError(f"the blob {descriptor.digest} is not in the store")
         document = self._store.layout.load(descriptor).document
         if isinstance(document, Index):

@@ -13,6 +13,7 @@ from kiln.errors import KilnError
 from kiln.plan.order import Order
 
 Work = Callable[[str], None]
+_MOMENT = 0.001
 
 
 class Run(Struct):
@@ -36,24 +37,34 @@ class Schedule:
         heapq.heapify(self._ready)
         self._running = 0
         self._run = Run()
+        self._over = threading.Event()
 
     def _entry(self, name: str) -> tuple[int, int, str]:
         return (-self._order.height[name], self._order.depth[name], name)
 
     def run(self) -> Run:
         """Works until nothing more can be done; never raises what targets raise."""
-        threads = [
-            threading.Thread(target=self._worker, name=f"target-{number}", daemon=True)
-            for number in range(min(self._jobs, len(self._order.names)))
-        ]
-        for thread in threads:
-            thread.start()
+        threads: list[threading.Thread] = []
+        while len(threads) < min(self._jobs, len(self._order.names)) and (not threads or self._has_time()):
+            threads.append(threading.Thread(target=self._worker, name=f"target-{len(threads)}", daemon=True))
+            threads[-1].start()
         for thread in threads:
             thread.join()
         for name in self._order.names:
             if name not in self._run.unreached and self._missing[name] >= 0:
                 self._run.unreached[name] = ""
         return self._run
+
+    def _has_time(self) -> bool:
+        """Waits until another thread would be of use; False where all is over before. Where targets end within moments, as those
+        do that there is nothing to do for, two threads only wait for Python's lock by turns: twice the time."""
+        while not self._over.is_set():
+            with self._condition:
+                self._condition.wait_for(lambda: self._ready or not self._running)
+                before = len(self._run.done)
+            if not self._over.wait(_MOMENT) and self._ready and len(self._run.done) == before:
+                return True
+        return False
 
     def _worker(self) -> None:
         while (name := self._next()) is not None:
@@ -63,6 +74,7 @@ class Schedule:
             except BaseException as bad:  # noqa: BLE001 (kept as the target's failure)
                 failure = bad
             self._finished(name, failure)
+        self._over.set()
 
     def _next(self) -> str | None:
         """The next target to work on, waiting for one; None when there will be no more."""

@@ -10,14 +10,17 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
 import msgspec
 from msgspec import Struct
 
 from kiln.errors import AuthError
-from kiln.registry.challenge import Challenge
 from kiln.registry.credentials import Credential
+
+if TYPE_CHECKING:
+    from kiln.registry.challenge import Challenge
 
 Scopes = frozenset[str]
 Find = Callable[[str], Credential | None]

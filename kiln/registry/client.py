@@ -53,6 +53,10 @@ class Client:
         """Closes every connection."""
         self._transport.close()
 
+    def open(self) -> None:
+        """Reads in the HTTP library now (0.04 s) rather than with the first request."""
+        self._transport.open()
+
     def ping(self, host: str) -> None:
         """Asks for nothing, with the host's credentials; raises `AuthError` if they are refused."""
         self._transport.send(Request(host, "GET", "/v2/", what="a login", where=host)).close()
@@ -134,6 +138,10 @@ class Client:
         """Finds out for a push to come whether the repository has the blob, unless there is one to mount it from."""
         if not self.presence.repositories(ref.host, digest):
             self._has(ref, digest, auth.push(ref.repository))
+
+    def can_mount(self, ref: Reference, digest: str) -> bool:
+        """Whether another repository of the host is known to have the blob now."""
+        return any(name != ref.repository for name in self.presence.repositories(ref.host, digest))
 
     def read_blob(
         self, ref: Reference, descriptor: Descriptor, *, offset: int = 0, progress: Progress | None = None

@@ -11,7 +11,6 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from kiln.errors import RegistryError
-from kiln.registry import challenge
 from kiln.registry.auth import Authenticator, Find, TokenQuestion
 from kiln.registry.backoff import Backoff
 from kiln.registry.credentials import Credentials
@@ -68,11 +67,17 @@ class Transport:
     def url(self, host: str, target: str) -> str:
         """The URL of a path of the registry's API; a URL of its own host gets the scheme that we speak with it."""
         base = self._places.base(host)
+        if target.startswith("/") and not target.startswith("//"):
+            return base + target
         joined = urljoin(base, target)
         if urlsplit(joined).netloc != urlsplit(base).netloc:
             self._places.check(joined, host)
             return joined
         return base + joined.partition("://")[2].removeprefix(urlsplit(base).netloc)
+
+    def open(self) -> None:
+        """Reads in the HTTP library, if that has not been done."""
+        _ = self._wire
 
     def close(self) -> None:
         """Closes every connection."""
@@ -102,6 +107,8 @@ class Transport:
         response = self._exchange(request, header)
         if response.status != 401 or response.foreign:
             return response
+        from kiln.registry import challenge
+
         with response:
             offered = challenge.parse(response.header("WWW-Authenticate"))
         answer = self._auth.answer(request.host, offered, request.scopes, header)
@@ -120,7 +127,7 @@ class Transport:
         url = self.url(request.host, request.target)
         foreign = False
         for _ in range(_MOST_REDIRECTS + 1):
-            foreign = foreign or _origin(url) != _origin(base)
+            foreign = foreign or not (url.startswith(f"{base}/") or _origin(url) == _origin(base))
             headers = (
                 request.headers if foreign or not authorization else {**request.headers, "Authorization": authorization}
             )

@@ -6,6 +6,7 @@ does not pay for it.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from ssl import SSLContext
@@ -35,6 +36,7 @@ CHUNK = 1 << 20
 CONNECT_SECONDS = 10.0
 READ_SECONDS = 60.0
 _DRAIN = 64 << 10
+_KEPT = 32  # connections: as many as threads of one bake may have under way
 _NOT_TLS = (
     "WRONG_VERSION_NUMBER",
     "RECORD_LAYER_FAILURE",
@@ -98,7 +100,8 @@ class Wire:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._pools: dict[tuple[str, str], urllib3.PoolManager] = {}
+        self._pools: dict[str, urllib3.HTTPConnectionPool | urllib3.ProxyManager] = {}
+        self._open = contextlib.ExitStack()
         self._lock = threading.Lock()
         self._answered: set[str] = set()
 
@@ -106,10 +109,12 @@ class Wire:
         self, method: str, url: str, headers: Mapping[str, str], body: Body = None, seconds: float = READ_SECONDS
     ) -> Response:
         """The answer, whatever its status; raises `TransientError`, or `RegistryError` for what will not pass (TLS)."""
+        parts = urlsplit(url)
         try:
-            raw = self._pool(url).request(
+            pool = self._pool(parts.scheme, parts.netloc)
+            raw = pool.urlopen(
                 method,
-                url,
+                url if isinstance(pool, urllib3.ProxyManager) else _target(url, parts.scheme, parts.netloc),
                 headers={"User-Agent": f"kiln/{__version__}", **headers},
                 body=body() if callable(body) else body,
                 timeout=urllib3.Timeout(connect=CONNECT_SECONDS, read=seconds),
@@ -119,14 +124,13 @@ class Wire:
             )
         except (HTTPError, OSError) as bad:
             raise self._patient(_failure(bad, url), url) from bad
-        self._answered.add(urlsplit(url).netloc)
+        self._answered.add(parts.netloc)
         return Response(raw, url)
 
     def close(self) -> None:
         """Closes every connection."""
         with self._lock:
-            for pool in self._pools.values():
-                pool.clear()
+            self._open.close()
             self._pools.clear()
 
     def _patient(self, failure: RegistryError, url: str) -> RegistryError:
@@ -135,23 +139,31 @@ class Wire:
             failure.patience = 5
         return failure
 
-    def _pool(self, url: str) -> urllib3.PoolManager:
-        parts = urlsplit(url)
+    def _pool(self, scheme: str, netloc: str) -> urllib3.HTTPConnectionPool | urllib3.ProxyManager:
+        site = f"{scheme}://{netloc}"
         with self._lock:
-            key = (parts.scheme, parts.netloc)
-            if key not in self._pools:
-                self._pools[key] = self._make_pool(parts.scheme, parts.netloc)
-            return self._pools[key]
+            if site not in self._pools:
+                pool = self._make_pool(scheme, netloc)
+                self._open.enter_context(pool)
+                self._pools[site] = pool
+            return self._pools[site]
 
-    def _make_pool(self, scheme: str, netloc: str) -> urllib3.PoolManager:
+    def _make_pool(self, scheme: str, netloc: str) -> urllib3.HTTPConnectionPool | urllib3.ProxyManager:
         host = registry_host(netloc)
         proxy = proxy_for(self._settings.proxies, scheme, netloc)
         tls = context(self._settings, host) if scheme == "https" else None
         if tls is not None and not self._settings.rules(host).verify:
             urllib3.disable_warnings(InsecureRequestWarning)
-        if not proxy:
-            return urllib3.PoolManager(num_pools=1, maxsize=8, ssl_context=tls)
-        return _through(proxy, tls)
+        if proxy:
+            return _through(proxy, tls)
+        options = {"ssl_context": tls} if tls is not None else {}
+        return urllib3.connection_from_url(f"{scheme}://{netloc}", maxsize=_KEPT, **options)
+
+
+def _target(url: str, scheme: str, netloc: str) -> str:
+    """The path and query of a URL."""
+    target = url[len(scheme) + 3 + len(netloc) :]
+    return target if target.startswith("/") else f"/{target}"
 
 
 def _through(proxy: str, tls: SSLContext | None) -> urllib3.ProxyManager:
@@ -161,7 +173,7 @@ def _through(proxy: str, tls: SSLContext | None) -> urllib3.ProxyManager:
     user = f"{unquote(parts.username)}:{unquote(parts.password or '')}" if parts.username else None
     headers = urllib3.make_headers(proxy_basic_auth=user) if user else None
     plain = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
-    return urllib3.ProxyManager(plain, proxy_headers=headers, num_pools=1, maxsize=8, ssl_context=tls)
+    return urllib3.ProxyManager(plain, proxy_headers=headers, num_pools=1, maxsize=_KEPT, ssl_context=tls)
 
 
 def _site(url: str) -> str:

@@ -33,10 +33,8 @@ _SCHEMAS = (
 )
 
 
-def read_destination(folder: Path | None) -> Destination:
+def read_destination(folder: Path) -> Destination:
     """Where a configuration folder says that images go; raises `UsageError` with file and line."""
-    if folder is None:
-        return Destination()
     for schema in _SCHEMAS:
         path = folder / schema.file
         section = _section(path, schema.section) if path.is_file() else None

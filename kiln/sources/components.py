@@ -16,8 +16,7 @@ from msgspec.structs import replace
 from kiln.dockerfile.suggest import did_you_mean
 from kiln.errors import PlanError, UsageError
 from kiln.oci.reference import parse as parse_reference
-from kiln.sources.componentconfig import read_destination
-from kiln.sources.wish import Collection, Hooks, Wish
+from kiln.sources.wish import Collection, Destination, Hooks, Wish
 
 SUFFIX = ".dockerfile"
 _DEPENDENCY_FILES = ("component.dep", "components.dep")
@@ -54,8 +53,16 @@ def load(root: Path, *, variant: str = "", config: Path | None = None) -> Collec
         wishes=wishes,
         aliases=_aliases(found.values(), images),
         hooks={name: _hooks(component) for name, component in found.items()},
-        destination=read_destination(config),
+        destination=_destination(config),
     )
+
+
+def _destination(config: Path | None) -> Destination:
+    if config is None:
+        return Destination()
+    from kiln.sources.componentconfig import read_destination
+
+    return read_destination(config)
 
 
 def _folders(source: Path) -> list[Path]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import queue
 import threading
+import zlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
@@ -22,6 +23,8 @@ _MOST_WORKERS = 4
 _LEVEL, _MEMORY = 2, 2
 # A chunk goes into the compressor in slices: its output buffer grows by copying, which costs a quarter of the time for 1 MiB.
 _SLICE = 128 << 10
+# A stream of at most so many bytes is deflated by zlib: a quarter less for 0.3 ms in a layer of 35 KB.
+_SMALL, _SMALL_LEVEL = 256 << 10, 5
 _GZIP_HEAD = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x04\xff"  # no name, no time, fastest, of no known system
 _DEFLATE_END = b"\x03\x00"
 
@@ -30,13 +33,15 @@ Write = Callable[[bytes], None]
 
 class _Form(Protocol):
     """A compressed form. `alone`: `part` may be called for several chunks at once and in any order; `passed` is told of all
-    chunks in their order."""
+    chunks in their order. `whole` is for a stream of a single chunk."""
 
     alone: bool
 
     def begin(self) -> bytes: ...
 
     def part(self, chunk: bytes) -> bytes: ...
+
+    def whole(self, content: bytes) -> bytes: ...
 
     def passed(self, chunk: bytes) -> None: ...
 
@@ -51,6 +56,7 @@ class _Gzip:
 
         self._zlib = isal_zlib
         self._level = _LEVEL if level is None else min(level, 3)
+        self._small = _SMALL if level is None else -1
         self._crc = self._size = 0
 
     def begin(self) -> bytes:
@@ -62,6 +68,12 @@ class _Gzip:
         packed = [stream.compress(whole[place : place + _SLICE]) for place in range(0, len(whole), _SLICE)]
         packed.append(stream.flush(self._zlib.Z_SYNC_FLUSH))
         return b"".join(packed)
+
+    def whole(self, content: bytes) -> bytes:
+        if len(content) > self._small:
+            return self.part(content)
+        stream = zlib.compressobj(_SMALL_LEVEL, zlib.DEFLATED, -15)
+        return stream.compress(content) + stream.flush(zlib.Z_SYNC_FLUSH)
 
     def passed(self, chunk: bytes) -> None:
         self._crc = self._zlib.crc32(chunk, self._crc)
@@ -84,6 +96,9 @@ class _Stream:
 
     def part(self, chunk: bytes) -> bytes:
         return self._compressor.compress(chunk)
+
+    def whole(self, content: bytes) -> bytes:
+        return self._compressor.compress(content)
 
     def passed(self, chunk: bytes) -> None:
         pass
@@ -117,7 +132,9 @@ class Press:
     def finish(self, rest: bytes) -> None:
         """The last bytes, and the end of the compressed stream; raises what failed."""
         if self._writer is None:
-            self._pass(rest, None)
+            data = self._form.whole(rest)
+            self._form.passed(rest)
+            self._write(self._form.begin() + data)
         elif rest:
             self.add(rest)
         self.stop()

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kiln.baking import schedule
 from kiln.baking.schedule import Run, Schedule, failure_text
 from kiln.engine.cancel import Cancel
 from kiln.errors import KilnError
@@ -90,6 +91,16 @@ def test_as_many_at_once_as_allowed(jobs: int) -> None:
     watch = Watch(ordered({f"n{number}": () for number in range(9)}), seconds=0.02)
     worked(watch, jobs)
     assert watch.most == jobs
+
+
+def test_targets_that_end_within_moments_share_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(schedule, "_MOMENT", 5.0)
+    found: set[int] = set()
+    order = ordered({f"n{number}": (f"n{number - 1}",) if number % 3 else () for number in range(30)})
+    begin = time.monotonic()
+    run = Schedule(order, lambda _: found.add(threading.get_ident()), Cancel(), jobs=4, keep_going=False).run()
+    assert len(found) == 1 and len(run.done) == 30
+    assert time.monotonic() - begin < 4
 
 
 def test_the_longest_way_comes_first() -> None:

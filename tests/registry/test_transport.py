@@ -46,6 +46,13 @@ def test_importing_is_cheap():
     )
 
 
+def test_opening_reads_the_library_in():
+    code = "import sys; from kiln import settings; from kiln.registry.client import Client; "
+    code += "client = Client(settings.read({})); print('urllib3' in sys.modules); client.open(); print('urllib3' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "True"]
+
+
 def test_500_twice_then_ok(fake, client):
     fake.on("GET", "/tags/", lambda h: h.error(500, "UNKNOWN"), times=2)
     assert client.tags(ref(fake)) == []

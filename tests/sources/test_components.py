@@ -183,7 +183,6 @@ def test_the_legacy_configuration_wins(tmp_path):
     assert read_destination(tmp_path).prefix == "old"
     (tmp_path / "cluster-configuration.yaml").write_text("machines: []\n")
     assert read_destination(tmp_path).prefix == "new"
-    assert read_destination(None) == Destination()
 
 
 @pytest.mark.parametrize(

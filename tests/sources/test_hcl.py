@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -72,6 +74,8 @@ def test_refused_as_by_buildx(expression: str) -> None:
         ('"${1}"', 1),
         ('"${true}"', True),
         ('"${true}!"', "true!"),
+        ('"${ x }"', "X"),
+        ('"${\nx}-${ n\t}"', "X-3"),
     ],
 )
 def test_more_values(expression: str, expected: Value) -> None:
@@ -222,6 +226,20 @@ def test_a_text_survives_quoting(text: str) -> None:
     quoted = quoted.replace("\\b", "\\u0008").replace("\\f", "\\u000c")
     if not any(0xD800 <= ord(char) < 0xE000 or ord(char) > 0xFFFF for char in text):
         assert value(quoted) == text
+
+
+def test_a_name_alone_needs_no_grammar() -> None:
+    """Reading the grammar in takes longer than a bake of a few images with nothing to do."""
+    code = "import sys\nfrom kiln.sources.hcl import json\n"
+    code += "print(json.parse('{\"a\": \"${x}/${y-1}:${ z }\"}', 'f').attributes['a'].value, 'hcl2' in sys.modules)"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert said.count("Name(") == 3
+    assert said.strip().endswith("False")
+
+
+@pytest.mark.parametrize("word", ["true", "false", "null"])
+def test_words_of_the_language_are_no_names(word: str) -> None:
+    assert value(f'"${{{word}}}"') is {"true": True, "false": False, "null": None}[word]
 
 
 def test_a_large_file_is_read_in_reasonable_time() -> None:

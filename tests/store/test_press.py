@@ -15,7 +15,7 @@ from kiln.store import press as presses
 from kiln.store.compress import Inflater
 from kiln.store.press import Press
 
-SIZES = ((), (1,), (1 << 20,), (1 << 20, 1 << 20, 7), (1 << 20,) * 12, (5, 1 << 20, 300))
+SIZES = ((), (1,), (70_000,), (256 << 10,), (1 << 20,), (1 << 20, 1 << 20, 7), (1 << 20,) * 12, (5, 1 << 20, 300))
 
 
 def chunks(sizes: tuple[int, ...]) -> list[bytes]:
@@ -61,6 +61,23 @@ def test_the_number_of_threads_does_not_matter(kind: str, monkeypatch: pytest.Mo
         monkeypatch.setattr(os, "sched_getaffinity", lambda _, count=workers: set(range(count)))
         found.add(pressed(kind, data))
     assert len(found) == 1
+
+
+@pytest.mark.parametrize("size", [0, 1, 30_000, 256 << 10])
+def test_a_small_stream_is_as_small_as_by_zlib(size: int) -> None:
+    data = chunks((size,))
+    packed = pressed("gzip", data)
+    assert len(packed) <= len(zlib.compress(b"".join(data), 5, 31)) + 16
+    assert gzip.decompress(packed) == b"".join(data)
+    assert subprocess.run(["gzip", "-t"], input=packed, check=False).returncode == 0
+
+
+def test_a_level_that_is_asked_for_counts_for_small_streams_too() -> None:
+    data = chunks((30_000,))
+    from isal import isal_zlib
+
+    assert len({pressed("gzip", data, level) for level in (None, 0, 1, 2)}) == 4
+    assert isal_zlib.decompress(pressed("gzip", data, 0), wbits=31) == b"".join(data)
 
 
 def test_chunks_alone_cost_next_to_nothing() -> None:

@@ -94,7 +94,7 @@ def _file(draft: Draft, context: str, base: Path) -> str:
         return bakewords.local_path(text, base)
     if text.startswith(("/", *bakewords.REMOTE)) or not context.startswith("/"):
         return text
-    return f"{context}/{text}" if re.match(r"\.\.?/", text) else str(Path(context) / text)
+    return f"{context}/{text}" if re.match(r"\.\.?/", text) else str(Path(f"{context}/{text}"))
 
 
 def _contexts(draft: Draft, base: Path) -> dict[str, str]:

@@ -42,7 +42,10 @@ def joined(fields: Mapping[str, str]) -> str:
 
 def local_path(text: str, base: Path) -> str:
     """A path of this machine made absolute; `cwd://` stands for `base`."""
-    return str(Path(f"{base}/{Path(text.removeprefix('cwd://')).expanduser()}")) if not _absolute(text) else text
+    if _absolute(text):
+        return text
+    inside = text.removeprefix("cwd://")
+    return str(Path(f"{base}/{Path(inside).expanduser() if inside.startswith('~') else inside}"))
 
 
 def _absolute(text: str) -> bool:
@@ -104,7 +107,7 @@ def context_of(text: str, base: Path) -> str:
         return text
     if text.startswith("oci-layout://"):
         return "oci-layout://" + local_path(text.removeprefix("oci-layout://"), base)
-    return str(Path(local_path(text, base)))
+    return str(Path(text)) if _absolute(text) else local_path(text, base)
 
 
 def attests(text: str) -> bool:

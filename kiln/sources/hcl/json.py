@@ -21,6 +21,7 @@ from kiln.sources.hcl.syntax import parse_template
 from kiln.sources.hcl.template import constant
 from kiln.sources.hcl.value import tidy
 
+_BLANK = " \t\r\n"
 _SPACE = re.compile(r"[ \t\r\n]*")
 _NUMBER = re.compile(r"-?(?:0|[1-9]\d{0,300})(?:\.\d{1,300})?(?:[eE][-+]?\d{1,4})?")
 _WORDS = {"true": True, "false": False, "null": None}
@@ -85,9 +86,10 @@ class _Reader(Struct):
         if depth > _MAX_DEPTH:
             raise self.text.error(self.at, "the file is nested too deeply")
         self._space()
-        char, place = self.text.content[self.at : self.at + 1], self.text.place(self.at)
+        char = self.text.content[self.at : self.at + 1]
         if char == '"':
             return self._template()
+        place = self.text.place(self.at)
         if char == "{":
             return hcl.ObjectOf(place, tuple(self._pairs(depth)))
         if char == "[":
@@ -120,8 +122,7 @@ class _Reader(Struct):
             content, self.at = scanstring(self.text.content, begin + 1, True)
         except json.JSONDecodeError as bad:
             raise self.text.error(min(bad.pos, len(self.text.content)), f"the text is not JSON: {bad.msg}") from None
-        line = int(self.text.place(begin).rpartition(":")[2])
-        return parse_template(Text(content, self.text.file, line))
+        return parse_template(Text(content, self.text.file, self.text.line_of(begin)))
 
     def _pairs(self, depth: int) -> Iterator[tuple[hcl.Node, hcl.Node]]:
         for _ in self._until("}"):
@@ -153,8 +154,8 @@ class _Reader(Struct):
                 return
 
     def _space(self) -> None:
-        found = _SPACE.match(self.text.content, self.at)
-        self.at = found.end() if found else self.at
+        if self.text.content[self.at : self.at + 1] in _BLANK and (found := _SPACE.match(self.text.content, self.at)):
+            self.at = found.end()
 
     def _unexpected(self) -> UsageError:
         rest = self.text.content[self.at : self.at + 30].splitlines()

@@ -31,7 +31,11 @@ class Text(Struct, frozen=True):
 
     def place(self, offset: int) -> str:
         """`file:line` of an offset."""
-        return f"{self.file}:{self.line + bisect.bisect_left(self.breaks, offset)}"
+        return f"{self.file}:{self.line_of(offset)}"
+
+    def line_of(self, offset: int) -> int:
+        """The line of an offset in the file."""
+        return self.line + bisect.bisect_left(self.breaks, offset)
 
     def error(self, offset: int, message: str, hint: str = "") -> UsageError:
         """What is wrong at an offset."""
