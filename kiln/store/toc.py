@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 import msgspec
 
 from kiln.errors import CorruptError
 from kiln.store.entry import Entry
 
 Toc = list[tuple[str, Entry]]
-_TEXT, _BYTES = 2, 1
+_PIECES, _TEXT, _BYTES = 3, 2, 1
+_PIECE = 1024
 
 
 class _Text(msgspec.Struct, array_like=True):
@@ -41,13 +44,48 @@ class _File(msgspec.Struct, array_like=True):
     rows: list[_Row]
 
 
+class _Pieces(msgspec.Struct, array_like=True):
+    """A table of which a part can be read without the rest: each piece is a table of its own."""
+
+    version: int
+    pieces: list[bytes]
+
+
 _encoder = msgspec.msgpack.Encoder()
+_pieces_decoder = msgspec.msgpack.Decoder(_Pieces)
 _text_decoder = msgspec.msgpack.Decoder(_Text)
 _decoder = msgspec.msgpack.Decoder(_File)
 
 
-def encode(entries: Toc) -> bytes:
-    """The bytes of a table of contents."""
+class Table:
+    """A table of contents that is being made; what was added lies packed."""
+
+    def __init__(self, entries: Iterable[tuple[str, Entry]] = ()) -> None:
+        self._pieces: list[bytes] = []
+        self._last: Toc = []
+        for path, entry in entries:
+            self.add(path, entry)
+
+    def add(self, path: str, entry: Entry) -> None:
+        """Appends an entry."""
+        self._last.append((path, entry))
+        if len(self._last) >= _PIECE:
+            self._pieces.append(_encode(self._last))
+            self._last = []
+
+    def __bool__(self) -> bool:
+        return bool(self._pieces or self._last)
+
+    def __iter__(self) -> Iterator[tuple[str, Entry]]:
+        for piece in (*self._pieces, _encode(self._last)):
+            yield from _decode(piece)
+
+    def encode(self) -> bytes:
+        """The bytes on disk."""
+        return _encoder.encode(_Pieces(_PIECES, [*self._pieces, _encode(self._last)]))
+
+
+def _encode(entries: Toc) -> bytes:
     try:
         return _encoder.encode(_Text(_TEXT, entries))
     except UnicodeEncodeError:
@@ -56,13 +94,23 @@ def encode(entries: Toc) -> bytes:
 
 def decode(data: bytes, where: str) -> Toc:
     """The entries in the layer's order; raises `CorruptError` naming `where`."""
+    return [row for piece in pieces(data, where) for row in piece]
+
+
+def pieces(data: bytes, where: str) -> Iterator[Toc]:
+    """The entries piece by piece; raises `CorruptError` naming `where`."""
     try:
-        if data[1:2] == bytes([_TEXT]):
-            return _text_decoder.decode(data).rows
-        rows = _decoder.decode(data).rows
+        packed = _pieces_decoder.decode(data).pieces if data[1:2] == bytes([_PIECES]) else [data]
+        for piece in packed:
+            yield _decode(piece)
     except msgspec.MsgspecError as bad:
         raise CorruptError(f"the table of contents is damaged: {bad}", where=where, hint="Remove that file.") from bad
-    return [(row.path.decode("utf-8", "surrogateescape"), _entry(row)) for row in rows]
+
+
+def _decode(piece: bytes) -> Toc:
+    if piece[1:2] == bytes([_TEXT]):
+        return _text_decoder.decode(piece).rows
+    return [(row.path.decode("utf-8", "surrogateescape"), _entry(row)) for row in _decoder.decode(piece).rows]
 
 
 def _row(path: str, entry: Entry) -> _Row:
