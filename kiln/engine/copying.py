@@ -52,10 +52,10 @@ class Look(Struct, frozen=True):
 def put_selection(edit: Edit, selection: Selection, destination: str, look: Look) -> None:
     """Copies one selection to `destination` (absolute; a slash at its end means a folder). Raises `SourceError`."""
     target = _target(edit, selection, destination, look)
-    origin = _origin(selection, target)
-    links = object()
+    origin, links = _origin(selection, target), object()
+    start = f"{target}/" if target else ""
     for item in selection.items:
-        _put_item(edit, selection, item, f"{target}/{item.relative}".strip("/"), look, origin, links)
+        _put_item(edit, selection, item, start + item.relative if item.relative else target, look, origin, links)
 
 
 def _origin(selection: Selection, target: str) -> Origin:
@@ -88,7 +88,7 @@ def _put_item(
     entry = item.entry
     changed = look.of(entry, edit.time)
     if entry.kind == FILE:
-        inode = selection.files.inode(item.path, entry)
+        inode = selection.files.inode(item.path, entry) if not item.alone else None
         edit.put(target, Written(changed, origin, None if inode is None else (links, inode)))
     elif entry.kind != DIR:
         edit.put(target, Written(changed))

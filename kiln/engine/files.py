@@ -147,16 +147,14 @@ class FolderFiles:
 
     def _list(self, path: str) -> Listing:
         full = f"{self.root}/{path}" if path else self.root
+        kept = self._index.get(f"{path}/")
         try:
-            listing = look(f"{full}/", sorted(os.listdir(full)))
+            listing = look(f"{full}/", sorted(os.listdir(full)), kept)
         except OSError as bad:
             raise SourceError(
                 f"the folder cannot be read: {bad.strerror}", where=full, hint="Check its permissions."
             ) from bad
-        kept = self._index.get(f"{path}/")
-        if kept is not None and kept.names == listing.names and kept.stats == listing.stats:
-            listing = kept
-        else:
+        if listing is not kept:
             self._index.keep(f"{path}/", listing)
         start = f"{path}/" if path else ""
         for other in (kept, *(self._singles.get(start + name) for name in listing.split() if self._singles)):

@@ -6,9 +6,12 @@ import operator
 import os
 import stat
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import chain
 
 import msgspec
+
+from kiln.store.entry import FILE, Entry
 
 Facts = tuple[int, int, int, int, int, int, int, int]
 MODE, SIZE, MTIME, CTIME, INODE, DEVICE, LINKS, RDEV = range(8)
@@ -19,6 +22,7 @@ _ROW = "qqqqQQqQ"
 _row = struct.Struct(f"<{_ROW}")
 DIGEST = 32
 _UNKNOWN = bytes(DIGEST)
+_UNKNOWN_HEX = _UNKNOWN.hex()
 
 
 class Listing(msgspec.Struct, array_like=True, gc=False):
@@ -44,6 +48,17 @@ class Listing(msgspec.Struct, array_like=True, gc=False):
     def facts(self, place: int) -> Facts:
         """What stat said of one name."""
         return _row.unpack_from(self.stats, place * _row.size)
+
+    def entries(self) -> Iterator[tuple[str, Entry | None]]:
+        """All names; with them the entries of plain files that have one name and no attributes, which nearly all are."""
+        digests = self.digests.hex()
+        rows = zip(self.split(), self.plain, _row.iter_unpack(self.stats), strict=True)
+        for place, (name, plain, (mode, size, _, _, _, _, links, _)) in enumerate(rows):
+            if not plain or links > 1 or not stat.S_ISREG(mode):
+                yield name, None
+                continue
+            digest = digests[place * 64 : place * 64 + 64]
+            yield name, Entry(FILE, mode & 0o7777, 0, 0, size, 0, "", digest if digest != _UNKNOWN_HEX else "")
 
     def digest(self, place: int) -> str:
         """The digest of one file's content (64 hex digits), empty if it is not known."""
@@ -89,14 +104,23 @@ def _bytes(listing: Listing, place: int) -> bytes:
     return listing.stats[place * _row.size : (place + 1) * _row.size]
 
 
-def look(start: str, names: list[str]) -> Listing:
-    """Looks at names below `start` (a path that ends with a slash); those that are gone are left out. Raises OSError."""
+def look(start: str, names: list[str], kept: Listing | None = None) -> Listing:
+    """Looks at names below `start` (a path that ends with a slash); those that are gone are left out. Gives `kept` if nothing
+    changed since that look. Raises OSError."""
     try:
         stats = [*map(facts_of, map(os.lstat, [start + name for name in names]))]
     except (FileNotFoundError, NotADirectoryError):
         found = [(name, info) for name in names if (info := _stat(start + name)) is not None]
         names, stats = [name for name, _ in found], [info for _, info in found]
-    return pack(names, stats)
+    joined = "/".join(names).encode("utf-8", "surrogateescape")
+    packed = struct.pack(f"<{_ROW * len(stats)}", *chain.from_iterable(stats))
+    if kept is not None and kept.stats == packed and kept.names == joined:
+        return kept
+    return Listing(
+        joined, packed, bytearray(DIGEST * len(stats)), bytearray(len(stats)),
+        _places(stat.S_ISDIR(facts[MODE]) for facts in stats),
+        _places(facts[LINKS] > 1 and not stat.S_ISDIR(facts[MODE]) for facts in stats),
+    )  # fmt: skip
 
 
 def _stat(path: str) -> Facts | None:
@@ -104,19 +128,6 @@ def _stat(path: str) -> Facts | None:
         return facts_of(os.lstat(path))
     except (FileNotFoundError, NotADirectoryError):
         return None
-
-
-def pack(names: list[str], stats: list[Facts]) -> Listing:
-    """A listing of which nothing more is known."""
-    flat: list[int] = []
-    for facts in stats:
-        flat += facts
-    return Listing(
-        "/".join(names).encode("utf-8", "surrogateescape"), struct.pack(f"<{_ROW * len(stats)}", *flat),
-        bytearray(DIGEST * len(stats)), bytearray(len(stats)),
-        _places(stat.S_ISDIR(facts[MODE]) for facts in stats),
-        _places(facts[LINKS] > 1 and not stat.S_ISDIR(facts[MODE]) for facts in stats),
-    )  # fmt: skip
 
 
 def _places(flags: Iterable[bool]) -> list[int]:

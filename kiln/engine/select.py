@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import posixpath
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from itertools import chain
 
 from msgspec import Struct
@@ -20,11 +20,13 @@ from kiln.store.tree import resolve
 
 
 class Item(Struct, frozen=True):
-    """One path of a selection: where it goes below the selection's root, where it comes from, what it is."""
+    """One path of a selection: where it goes below the selection's root, where it comes from, what it is. `alone`: it shares
+    its file with no other path."""
 
     relative: str
     path: str
     entry: Entry
+    alone: bool = False
 
 
 class Part(Struct, frozen=True):
@@ -34,13 +36,6 @@ class Part(Struct, frozen=True):
     relative: str
     path: str
     names: tuple[str, ...] | None
-
-    def among(self, files: Files) -> Sequence[str]:
-        """The names that are taken."""
-        if self.names is not None:
-            return self.names
-        listing = files.listed(self.path)
-        return listing.split() if listing is not None else files.children(self.path)
 
 
 class Selection(Struct, frozen=True):
@@ -83,7 +78,7 @@ class Selection(Struct, frozen=True):
         yield self._head()
         for item in self.items:
             entry = item.entry
-            inode = self.files.inode(item.path, entry) if entry.kind == FILE else None
+            inode = self.files.inode(item.path, entry) if entry.kind == FILE and not item.alone else None
             link = links.setdefault(inode, len(links)) if inode is not None else -1
             yield _described(self.files, item.relative, item.path, entry, link)
 
@@ -119,14 +114,16 @@ def whole(files: Files, path: str, entry: Entry) -> Selection:
 
 def _items(files: Files, part: Part) -> Iterator[Item]:
     below, start = f"{part.relative}/" if part.relative else "", f"{part.path}/" if part.path else ""
-    for name in part.among(files):
-        entry = files.get(start + name)
+    listing = files.listed(part.path) if part.names is None else None
+    rows = listing.entries() if listing is not None else ((name, None) for name in part.names or ())
+    for name, plain in rows:
+        entry = plain or files.get(start + name)
         if entry is not None:
-            yield Item(below + name, start + name, entry)
+            yield Item(below + name, start + name, entry, plain is not None)
 
 
 def _described(files: Files, name: str, path: str, entry: Entry, link: int) -> bytes:
-    digest = files.digest(path, entry) if entry.kind == FILE else ""
+    digest = entry.digest or files.digest(path, entry) if entry.kind == FILE else ""
     xattrs = sorted(entry.xattrs.items()) if entry.xattrs else ""
     facts = (
         f"{name}\0{entry.kind} {entry.mode} {entry.uid} {entry.gid} {digest} {entry.major} {entry.minor} "
