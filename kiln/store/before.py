@@ -49,7 +49,7 @@ class Before:
         self._ahead: Ahead | None = None
         self._held, self._position, self._declined = b"", 0, 0
         self._rows = _placed(pieces)
-        self._row: tuple[str, Entry, int, int] | None = next(self._rows, None)
+        self._row: tuple[str, Entry, int, int] | None = ("", Entry(""), 0, 0)
         head, tail = AROUND
         known = sum(parts) + head + tail == descriptor.size
         self._ends = [*accumulate(parts, initial=head)] if known else []
@@ -60,7 +60,7 @@ class Before:
         earlier layer, None if that has no such entry."""
         row = self._row
         while row is not None and row[0] < path:
-            row = self._row = next(self._rows, None)
+            row = self._row = self._next_row()
         if row is None or row[0] != path:
             return None
         _, old, begin, end = row
@@ -71,6 +71,12 @@ class Before:
         run.rows.append((path, old))
         run.end = end
         return run
+
+    def _next_row(self) -> tuple[str, Entry, int, int] | None:
+        try:
+            return next(self._rows, None)
+        except CorruptError as bad:
+            raise DamagedBeforeError(bad.message, where=bad.where) from bad
 
     def is_worth(self, run: Run) -> bool:
         """Whether reading up to a run costs less than what it saves."""
@@ -130,6 +136,7 @@ class Before:
 
     def finish(self) -> None:
         """Reads what is left of the blob, because only then it is known to be right. Raises `DamagedBeforeError`."""
+        self._rows, self._row = iter(()), None
         if self._ahead is None:
             return
         self._ahead.close()

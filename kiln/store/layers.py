@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import os
 import threading
+import zlib
 from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +24,7 @@ from kiln.store.compress import Inflater
 from kiln.store.entry import Entry
 from kiln.store.files import locked, read_whole, write_whole
 from kiln.store.layer import Compression, Layer, LayerWriter
+from kiln.store.press import maker
 from kiln.store.reading import LayerReading
 from kiln.store.toc import Table, Toc
 from kiln.store.tree import Tree
@@ -94,16 +96,19 @@ class Layers:
 
     def keep_parts(self, layer: Layer, compression: Compression, parts: list[int]) -> None:
         """Keeps how large each part of a layer's blob is, so that another layer can take parts of it."""
-        if len(parts) >= _PARTS:
-            write_whole(self._parts_path(layer.descriptor.digest), msgspec.msgpack.encode((compression, parts)))
+        if len(parts) >= _PARTS and compression.kind == "gzip":
+            facts = msgspec.msgpack.encode((maker(), compression, parts))
+            data = msgspec.msgpack.encode((zlib.crc32(facts), facts))
+            write_whole(self._parts_path(layer.descriptor.digest), data)
 
     def _parts(self, digest: str, compression: Compression) -> list[int]:
         data = read_whole(self._parts_path(digest))
         try:
-            made, parts = msgspec.msgpack.decode(data or b"", type=tuple[Compression, list[int]])
+            checksum, facts = msgspec.msgpack.decode(data or b"", type=tuple[int, bytes])
+            *made, parts = msgspec.msgpack.decode(facts, type=tuple[str, Compression, list[int]])
         except msgspec.MsgspecError:
             return []
-        return parts if made == compression else []
+        return parts if zlib.crc32(facts) == checksum and made == [maker(), compression] else []
 
     def _parts_path(self, digest: str) -> Path:
         return self.root / "cache" / "parts" / parse(digest)[1]

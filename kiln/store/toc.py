@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterable, Iterator
 
 import msgspec
@@ -45,10 +46,10 @@ class _File(msgspec.Struct, array_like=True):
 
 
 class _Pieces(msgspec.Struct, array_like=True):
-    """A table of which a part can be read without the rest: each piece is a table of its own."""
+    """A table of which a part can be read without the rest: each piece is a table of its own, with its CRC-32."""
 
     version: int
-    pieces: list[bytes]
+    pieces: list[tuple[int, memoryview]]
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -82,7 +83,8 @@ class Table:
 
     def encode(self) -> bytes:
         """The bytes on disk."""
-        return _encoder.encode(_Pieces(_PIECES, [*self._pieces, _encode(self._last)]))
+        pieces = [memoryview(piece) for piece in (*self._pieces, _encode(self._last))]
+        return _encoder.encode(_Pieces(_PIECES, [(zlib.crc32(piece), piece) for piece in pieces]))
 
 
 def _encode(entries: Toc) -> bytes:
@@ -100,14 +102,22 @@ def decode(data: bytes, where: str) -> Toc:
 def pieces(data: bytes, where: str) -> Iterator[Toc]:
     """The entries piece by piece; raises `CorruptError` naming `where`."""
     try:
-        packed = _pieces_decoder.decode(data).pieces if data[1:2] == bytes([_PIECES]) else [data]
-        for piece in packed:
+        if data[1:2] != bytes([_PIECES]):
+            yield _decode(data)
+            return
+        for checksum, piece in _pieces_decoder.decode(data).pieces:
+            if zlib.crc32(piece) != checksum:
+                raise _damaged(where, "a part of it has changed")
             yield _decode(piece)
     except msgspec.MsgspecError as bad:
-        raise CorruptError(f"the table of contents is damaged: {bad}", where=where, hint="Remove that file.") from bad
+        raise _damaged(where, str(bad)) from bad
 
 
-def _decode(piece: bytes) -> Toc:
+def _damaged(where: str, why: str) -> CorruptError:
+    return CorruptError(f"the table of contents is damaged: {why}", where=where, hint="Remove that file.")
+
+
+def _decode(piece: bytes | memoryview) -> Toc:
     if piece[1:2] == bytes([_TEXT]):
         return _text_decoder.decode(piece).rows
     return [(row.path.decode("utf-8", "surrogateescape"), _entry(row)) for row in _decoder.decode(piece).rows]
