@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from kiln.engine.edit import Edit, Origin, Written
 from kiln.engine.modes import Change
-from kiln.engine.select import Item, Selection
+from kiln.engine.select import Item, Selection, taken
 from kiln.engine.users import Owner
 from kiln.errors import SourceError
 from kiln.store import tarread
@@ -54,8 +54,10 @@ def put_selection(edit: Edit, selection: Selection, destination: str, look: Look
     target = _target(edit, selection, destination, look)
     origin, links = _origin(selection, target), object()
     start = f"{target}/" if target else ""
-    for item in selection.items:
-        _put_item(edit, selection, item, start + item.relative if item.relative else target, look, origin, links)
+    _put_item(edit, selection, selection.first, target, look, origin, links)
+    for part in selection.parts:
+        for item in taken(selection.files, part):
+            _put_item(edit, selection, item, start + item.relative, look, origin, links)
 
 
 def _origin(selection: Selection, target: str) -> Origin:

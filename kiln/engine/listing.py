@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import operator
 import os
 import stat
@@ -18,6 +19,7 @@ MODE, SIZE, MTIME, CTIME, INODE, DEVICE, LINKS, RDEV = range(8)
 facts_of: operator.attrgetter[Facts] = operator.attrgetter(
     "st_mode", "st_size", "st_mtime_ns", "st_ctime_ns", "st_ino", "st_dev", "st_nlink", "st_rdev"
 )
+_GONE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
 _ROW = "qqqqQQqQ"
 _row = struct.Struct(f"<{_ROW}")
 DIGEST = 32
@@ -109,7 +111,7 @@ def look(start: str, names: list[str], kept: Listing | None = None) -> Listing:
     changed since that look. Raises OSError."""
     try:
         stats = [*map(facts_of, map(os.lstat, [start + name for name in names]))]
-    except (FileNotFoundError, NotADirectoryError):
+    except OSError:
         found = [(name, info) for name in names if (info := _stat(start + name)) is not None]
         names, stats = [name for name, _ in found], [info for _, info in found]
     joined = "/".join(names).encode("utf-8", "surrogateescape")
@@ -126,8 +128,10 @@ def look(start: str, names: list[str], kept: Listing | None = None) -> Listing:
 def _stat(path: str) -> Facts | None:
     try:
         return facts_of(os.lstat(path))
-    except (FileNotFoundError, NotADirectoryError):
-        return None
+    except OSError as bad:
+        if bad.errno in _GONE:
+            return None
+        raise
 
 
 def _places(flags: Iterable[bool]) -> list[int]:

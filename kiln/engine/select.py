@@ -67,7 +67,7 @@ class Selection(Struct, frozen=True):
 
     def _items(self, parts: dict[str, Part], part: Part) -> Iterator[Item]:
         """What is taken of a folder, each folder in it followed by what is taken of that."""
-        for item in _items(self.files, part):
+        for item in taken(self.files, part):
             yield item
             if item.entry.kind == DIR and (inside := parts.get(item.relative)) is not None:
                 yield from self._items(parts, inside)
@@ -99,7 +99,7 @@ class Selection(Struct, frozen=True):
 
     def unknown(self) -> bool:
         """Whether some file would have to be read to know the key."""
-        yet = (item for part in self.parts if not _known(self.files, part) for item in _items(self.files, part))
+        yet = (item for part in self.parts if not _known(self.files, part) for item in taken(self.files, part))
         return any(
             item.entry.kind == FILE and not self.files.known_digest(item.path, item.entry)
             for item in chain((self.first,), yet)
@@ -112,7 +112,8 @@ def whole(files: Files, path: str, entry: Entry) -> Selection:
     return Selection(files, posixpath.basename(path), Item("", path, entry), tuple(parts))
 
 
-def _items(files: Files, part: Part) -> Iterator[Item]:
+def taken(files: Files, part: Part) -> Iterator[Item]:
+    """What is taken of one folder, without what is in the folders there."""
     below, start = f"{part.relative}/" if part.relative else "", f"{part.path}/" if part.path else ""
     listing = files.listed(part.path) if part.names is None else None
     rows = listing.entries() if listing is not None else ((name, None) for name in part.names or ())
@@ -137,7 +138,7 @@ def _content(files: Files, part: Part) -> bytes:
     if known := _known(files, part):
         return known
     hasher = hashlib.sha256()
-    for item in _items(files, part):
+    for item in taken(files, part):
         name = item.relative.rpartition("/")[2]
         hasher.update(_described(files, name, item.path, item.entry, -1) + b"\n")
     if part.names is None and (listing := files.listed(part.path)) is not None:
@@ -155,7 +156,7 @@ def _shared(files: Files, part: Part) -> Iterator[tuple[str, object]]:
     listing = files.listed(part.path) if part.names is None else None
     if listing is not None and not listing.linked:
         return
-    for item in _items(files, part):
+    for item in taken(files, part):
         inode = files.inode(item.path, item.entry) if item.entry.kind == FILE else None
         if inode is not None:
             yield item.relative, inode
@@ -237,22 +238,22 @@ def _below(files: Files, folder: str, relative: str, excluded: Matcher, wanted: 
     """Everything below a folder that is not excluded and, where patterns are given, matched by them."""
     names, listing = files.children(folder), files.listed(folder)
     folders = _folders(files, folder, names, listing)
-    taken, inside = [], []
+    kept, inside = [], []
     start, below = f"{folder}/" if folder else "", f"{relative}/" if relative else ""
     picky = bool(excluded) or wanted is not None
     for name in names if picky else folders:
         dropped = bool(excluded) and excluded.matches(below + name)
-        chosen = not dropped and (wanted is None or wanted.matches(below + name))
+        keep = not dropped and (wanted is None or wanted.matches(below + name))
         if name in folders and (not dropped or excluded.has_negation):
             found = _below(files, start + name, below + name, excluded, wanted)
             inside += found
-            chosen = chosen or bool(found)
-        if chosen:
-            taken.append(name)
+            keep = keep or bool(found)
+        if keep:
+            kept.append(name)
     if not picky:
-        taken = names
-    everything = listing is not None and len(taken) == len(listing)
-    return [Part(relative, folder, None if everything else tuple(taken)), *inside] if taken else []
+        kept = names
+    everything = listing is not None and len(kept) == len(listing)
+    return [Part(relative, folder, None if everything else tuple(kept)), *inside] if kept else []
 
 
 def _folders(files: Files, folder: str, names: list[str], listing: Listing | None) -> dict[str, None]:

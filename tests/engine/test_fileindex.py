@@ -133,6 +133,11 @@ def test_what_is_gone_is_not_there(folder: Path) -> None:
     assert again.files.get("f") is None and again.files.get("d/f") is None and again.known("g") == DIGEST
 
 
+def test_nothing_is_below_a_link_to_itself(folder: Path) -> None:
+    (folder / "loop").symlink_to("loop")
+    assert Look(folder, listed=False).files.get("loop/inside") is None
+
+
 def test_a_damaged_index_counts_as_none(folder: Path) -> None:
     Look(folder, listed=True).learn("f")
     (file,) = (folder.parent / "store" / "index").iterdir()
