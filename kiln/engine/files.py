@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -281,6 +282,8 @@ class Without:
         self._files = files
         self._matcher = matcher
         self._hits: dict[str, tuple[bool, ...]] = {}
+        # One expression for all patterns: in most folders none of them matches anything.
+        self._any = re.compile("|".join(f"(?:{each.regex.pattern})" for each in matcher.patterns), re.DOTALL)
         self.listed = files.listed
         self.chunks = files.chunks
         self.known_digest = files.known_digest
@@ -297,6 +300,8 @@ class Without:
     def children(self, path: str) -> list[str]:
         start = f"{path}/" if path else ""
         names = self._files.children(path)
+        if not (path and any(self._hits_of(path))) and not any(map(self._any.match, [start + name for name in names])):
+            return names
         return [name for name in names if not self._is_dropped(start + name) or self.get(start + name) is not None]
 
     def _holds_something(self, path: str) -> bool:
