@@ -43,6 +43,7 @@ class CopyStep:
         self.mode = parse_mode(copy.chmod) if copy.chmod else None
         self.owner = self._owner()
         self.destination = self._destination()
+        self.fresh = False
 
     def _owner(self) -> Owner | None:
         if not self.copy.chown:
@@ -62,7 +63,8 @@ class CopyStep:
         return f"{path}/" if folder and path else path
 
     def run(self, name: Callable[[dict[str, str]], Step], *, fresh: bool) -> Result:
-        """The layer, from the cache or made."""
+        """The layer, from the cache or made; `fresh`: nothing of the last time is used."""
+        self.fresh = fresh
         selections = self._selections()
         shape = key_of("shape", self._parent(), *self._instruction())
         if not fresh and self._first_time(shape) and any(selection.unknown() for selection in selections):
@@ -105,7 +107,9 @@ class CopyStep:
         return key_of("last", _FORM, context, self.copy.source_stage, sources, safe(self.destination), self.build.time)
 
     def _before(self) -> Before | None:
-        """The layer that this step gave the last time."""
+        """The layer that this step gave the last time, unless it is to be made from its files."""
+        if self.fresh:
+            return None
         diff_id = read_whole(self._shapes / self._last_name())
         if not diff_id or not is_digest(diff_id.decode(errors="replace")):
             return None

@@ -47,6 +47,7 @@ class Before:
         self._digest = descriptor.digest
         self._stream = blobs.stream(descriptor.digest)
         self._ahead: Ahead | None = None
+        self._failure: KilnError | None = None
         self._held, self._position, self._declined = b"", 0, 0
         self._rows = _placed(pieces)
         self._row: tuple[str, Entry, int, int] | None = ("", Entry(""), 0, 0)
@@ -113,7 +114,11 @@ class Before:
     def _compressed(self, size: int) -> bytes:
         """Some bytes of the blob: an inflater copies what it is given and does not need yet."""
         if not self._given:
-            self._given = next(self._stream, b"")
+            try:
+                self._given = next(self._stream, b"")
+            except KilnError as bad:
+                self._failure = bad
+                raise
             if self._ends:
                 self._raw += self._given
         data, self._given = self._given[:size], self._given[size:]
@@ -144,7 +149,9 @@ class Before:
             for _ in self._stream:
                 pass
         except KilnError as bad:
-            raise DamagedBeforeError(bad.message, where=bad.where) from bad
+            self._failure = bad
+        if self._failure is not None:
+            raise DamagedBeforeError(self._failure.message, where=self._failure.where)
 
     def close(self) -> None:
         """Ends the thread."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -169,6 +171,24 @@ def test_a_damaged_layer_gives_no_layer(store: Store, source: Path, place: float
     with contextlib.closing(again(store, first)) as before, pytest.raises(DamagedBeforeError):
         build(store, source, before)
     assert {blob.name for blob in path.parent.iterdir()} == blobs
+
+
+@pytest.mark.parametrize("wait", [0.0, 0.3], ids=["at once", "when all was read ahead"])
+def test_damage_where_nothing_is_taken_from(
+    store: Store, source: Path, monkeypatch: pytest.MonkeyPatch, wait: float
+) -> None:
+    """The end of the blob is not needed; whether it was read ahead makes no difference."""
+    first, _, _ = build(store, source)
+    path = store.blobs.path(first.descriptor.digest)
+    data = bytearray(path.read_bytes())
+    data[-100] ^= 0xFF
+    path.write_bytes(data)
+    for folder in ("d4", "d5"):
+        shutil.rmtree(source / folder)
+    finish = Before.finish
+    monkeypatch.setattr(Before, "finish", lambda self: (time.sleep(wait), finish(self)))
+    with contextlib.closing(again(store, first)) as before, pytest.raises(DamagedBeforeError):
+        build(store, source, before)
 
 
 def test_a_damaged_table_of_contents_gives_no_layer(store: Store, source: Path) -> None:
