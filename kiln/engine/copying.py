@@ -57,7 +57,10 @@ def put_selection(edit: Edit, selection: Selection, destination: str, look: Look
     _put_item(edit, selection, selection.first, target, look, origin, links)
     for part in selection.parts:
         for item in taken(selection.files, part):
-            _put_item(edit, selection, item, start + item.relative, look, origin, links)
+            if item.alone:
+                edit.put(start + item.relative, Written(look.of(item.entry, edit.time), origin))
+            else:
+                _put_item(edit, selection, item, start + item.relative, look, origin, links)
 
 
 def _origin(selection: Selection, target: str) -> Origin:
@@ -90,7 +93,7 @@ def _put_item(
     entry = item.entry
     changed = look.of(entry, edit.time)
     if entry.kind == FILE:
-        inode = selection.files.inode(item.path, entry) if not item.alone else None
+        inode = selection.files.inode(item.path, entry)
         edit.put(target, Written(changed, origin, None if inode is None else (links, inode)))
     elif entry.kind != DIR:
         edit.put(target, Written(changed))

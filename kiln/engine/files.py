@@ -61,7 +61,7 @@ class FolderFiles:
         self.root = str(root)
         self._index = index
         self._folders: dict[str, Listing] = {}
-        self._singles: dict[str, Listing] = {}
+        self._singles: dict[str, dict[str, Listing]] = {}
         self._open: dict[str, dict[str, int]] = {}
         # What a listing does not say: links, devices, and whatever has attributes of its own.
         self._special: dict[str, Entry] = {}
@@ -92,9 +92,10 @@ class FolderFiles:
         folder, _, name = path.rpartition("/")
         listing = self._folders.get(folder)
         if listing is None:
-            listing = self._singles.get(path)
+            singles = self._singles.setdefault(folder, {})
+            listing = singles.get(name)
             if listing is None:
-                listing = self._singles.setdefault(path, self._single(path))
+                listing = singles.setdefault(name, self._single(path))
             return listing, len(listing) - 1
         places = self._open.get(folder)
         if places is None:
@@ -157,8 +158,7 @@ class FolderFiles:
             ) from bad
         if listing is not kept:
             self._index.keep(f"{path}/", listing)
-        start = f"{path}/" if path else ""
-        for other in (kept, *(self._singles.get(start + name) for name in listing.split() if self._singles)):
+        for other in (kept, *self._singles.get(path, {}).values()):
             if other is not None and other is not listing and listing.take_over(other):
                 self._index.keep(f"{path}/", listing)
         return listing

@@ -19,7 +19,7 @@ from kiln.store.entry import DIR, FILE, Entry, clean, parent
 from kiln.store.tree import resolve
 
 
-class Item(Struct, frozen=True):
+class Item(Struct, frozen=True, gc=False):
     """One path of a selection: where it goes below the selection's root, where it comes from, what it is. `alone`: it shares
     its file with no other path."""
 

@@ -94,8 +94,8 @@ class LayerWriter:
     def repeat(self, run: Run, before: Before) -> None:
         """Appends entries as they stand in an earlier layer. Chunks at the same place in both are not compressed again."""
         shift = self._position - run.begin
-        for path, entry in run.rows:
-            self.toc.add(path, copy_of(entry, offset=entry.offset + shift) if shift else entry)
+        rows = [(path, copy_of(entry, offset=entry.offset + shift)) for path, entry in run.rows] if shift else run.rows
+        self.toc.extend(rows)
         for piece in before.read(run):
             self._put(piece, None if shift else before.part)
 

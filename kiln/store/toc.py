@@ -64,15 +64,20 @@ class Table:
     def __init__(self, entries: Iterable[tuple[str, Entry]] = ()) -> None:
         self._pieces: list[bytes] = []
         self._last: Toc = []
-        for path, entry in entries:
-            self.add(path, entry)
+        self.extend([*entries])
 
     def add(self, path: str, entry: Entry) -> None:
         """Appends an entry."""
         self._last.append((path, entry))
         if len(self._last) >= _PIECE:
-            self._pieces.append(_encode(self._last))
-            self._last = []
+            self.extend([])
+
+    def extend(self, rows: Toc) -> None:
+        """Appends entries."""
+        self._last += rows
+        while len(self._last) >= _PIECE:
+            self._pieces.append(_encode(self._last[:_PIECE]))
+            self._last = self._last[_PIECE:]
 
     def __bool__(self) -> bool:
         return bool(self._pieces or self._last)
