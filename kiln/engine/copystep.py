@@ -172,6 +172,15 @@ class CopyStep:
         return Selection(files, selection.name, selection.first, selection.parts, remote=True)
 
     def _make(self, selections: list[Selection]) -> Result:
+        try:
+            return self._made(selections)
+        except DamagedBeforeError as bad:
+            message = f"the layer of the last time is damaged in the store, all files are read anew: {bad}"
+            self.build.say(events.Warned(time=events.now(), message=message, where=self.place))
+            self.fresh = True
+            return self._made(selections)
+
+    def _made(self, selections: list[Selection]) -> Result:
         tree = Tree() if self.copy.link else self.build.tree(self.state.stack)
         edit = Edit(tree, self.build.time)
         look = Look(self.owner, self.mode, symbolic=not self.copy.chmod.isdigit())
@@ -192,14 +201,10 @@ class CopyStep:
 
     def _write(self, edit: Edit) -> Layer:
         before = self._before()
-        if before is not None:
-            try:
-                with contextlib.closing(before):
-                    return write_layer(self.build, edit, before)
-            except DamagedBeforeError as bad:
-                message = f"the layer of the last time is damaged in the store, all files are read anew: {bad}"
-                self.build.say(events.Warned(time=events.now(), message=message, where=self.place))
-        return write_layer(self.build, edit)
+        if before is None:
+            return write_layer(self.build, edit)
+        with contextlib.closing(before):
+            return write_layer(self.build, edit, before)
 
     def _beneath(self, path: str) -> Written | None:
         """A file of the layers below, as something to be written again under another name."""

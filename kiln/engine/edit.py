@@ -121,26 +121,23 @@ class Edit:
         """What was written at a path, or None."""
         return self._written.get(path)
 
-    @property
-    def changed(self) -> bool:
-        """Whether anything was written."""
-        return bool(self._written)
-
     def write(self, layer: LayerWriter, before: Before | None = None) -> None:
         """The changes as a layer: sorted, each with the folders above it so that every tool unpacks them alike. What an
-        earlier layer has alike is taken from there. Raises `DamagedBeforeError` if that cannot be read."""
+        earlier layer has alike is taken from there. Raises `DamagedBeforeError` if that cannot be read. Each change is forgotten
+        when it is written: nothing can be done with the edit afterwards."""
         missing = {above for path in self._written for above in _above(path, self._written)}
-        paths = sorted([*self._written, *missing])
+        paths = sorted([*self._written, *missing], reverse=True)
         if before is None:
             _write_all(layer, self._finals(paths))
         else:
             _write_most_again(layer, self._finals(paths), before)
 
     def _finals(self, paths: list[str]) -> Iterator[Final]:
-        """What is to be written, in order: path, entry, and what was written there if its content is needed."""
+        """What is to be written, from the last path on: path, entry, and what was written there if its content is needed."""
         first: dict[object, str] = {}
-        for path in paths:
-            written = self._written.get(path)
+        while paths:
+            path = paths.pop()
+            written = self._written.pop(path, None)
             if written is None:
                 yield path, self._folder(path), None
                 continue
