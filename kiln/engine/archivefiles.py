@@ -32,6 +32,9 @@ class ArchiveFiles:
     def children(self, path: str) -> list[str]:
         return sorted(self._children.get(self._inner(path), ()))
 
+    def listed(self, path: str) -> None:
+        return None
+
     def chunks(self, path: str, entry: Entry) -> Iterator[bytes]:
         return self._package.read(self._inner(path))
 

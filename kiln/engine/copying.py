@@ -6,14 +6,13 @@ import contextlib
 import hashlib
 import posixpath
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 
 from msgspec import Struct
 
-from kiln.engine.edit import Edit, Written
+from kiln.engine.edit import Edit, Origin, Written
 from kiln.engine.modes import Change
-from kiln.engine.select import Item, Selection
+from kiln.engine.select import Item, Selection, taken
 from kiln.engine.users import Owner
 from kiln.errors import SourceError
 from kiln.store import tarread
@@ -34,14 +33,14 @@ class Look(Struct, frozen=True):
     mode: Change | None = None
     symbolic: bool = False
 
-    def of(self, entry: Entry, time: int, digest: str = "") -> Entry:
-        """The entry with owner and mode changed, and the time and the digest set."""
+    def of(self, entry: Entry, time: int) -> Entry:
+        """The entry with owner and mode changed, and the time set."""
         uid, gid = self.owner or (entry.uid, entry.gid)
         mode = entry.mode if entry.kind != SYMLINK else 0o777
         if self.mode is not None and entry.kind != SYMLINK:
             mode = self.mode(entry.mode, entry.kind == DIR)
         return Entry(
-            entry.kind, mode, uid, gid, entry.size, time, entry.link, digest, -1, entry.major, entry.minor, False,
+            entry.kind, mode, uid, gid, entry.size, time, entry.link, entry.digest, -1, entry.major, entry.minor, False,
             entry.xattrs, entry.sparse,
         )  # fmt: skip
 
@@ -53,14 +52,23 @@ class Look(Struct, frozen=True):
 
 def put_selection(edit: Edit, selection: Selection, destination: str, look: Look) -> None:
     """Copies one selection to `destination` (absolute; a slash at its end means a folder). Raises `SourceError`."""
-    if not selection.items:
-        return
     target = _target(edit, selection, destination, look)
-    links = object()
-    for item in selection.items:
-        _put_item(
-            edit, selection, item, f"{target}/{item.relative}".strip("/") if item.relative else target, look, links
-        )
+    origin, links = _origin(selection, target), object()
+    start = f"{target}/" if target else ""
+    _put_item(edit, selection, selection.first, target, look, origin, links)
+    for part in selection.parts:
+        for item in taken(selection.files, part):
+            if item.alone:
+                edit.put(start + item.relative, Written(look.of(item.entry, edit.time), origin))
+            else:
+                _put_item(edit, selection, item, start + item.relative, look, origin, links)
+
+
+def _origin(selection: Selection, target: str) -> Origin:
+    path = selection.first.path
+    if selection.root.kind != DIR:
+        return Origin(selection.files, path, len(target))
+    return Origin(selection.files, f"{path}/" if path else "", len(target) + 1 if target else 0)
 
 
 def _target(edit: Edit, selection: Selection, destination: str, look: Look) -> str:
@@ -80,30 +88,21 @@ def _target(edit: Edit, selection: Selection, destination: str, look: Look) -> s
     return target
 
 
-def _put_item(edit: Edit, selection: Selection, item: Item, target: str, look: Look, links: object) -> None:
+def _put_item(
+    edit: Edit, selection: Selection, item: Item, target: str, look: Look, origin: Origin, links: object
+) -> None:
     entry = item.entry
-    files = selection.files
-    if entry.kind == DIR:
-        if item.relative:
-            there = edit.get(target)
-            changed = look.of(entry, edit.time)
-            if selection.lazy and there is not None and there.kind == DIR:
-                changed = copy_of(there, mode=changed.mode)
-            edit.put(target, Written(changed))
-        return
-    if entry.kind != FILE:
-        edit.put(target, Written(look.of(entry, edit.time)))
-        return
-    inode = files.inode(item.path, entry)
-    edit.put(
-        target,
-        Written(
-            look.of(entry, edit.time, files.known_digest(item.path, entry)),
-            partial(files.chunks, item.path, entry),
-            None if inode is None else (links, inode),
-            partial(files.learned, item.path),
-        ),
-    )
+    changed = look.of(entry, edit.time)
+    if entry.kind == FILE:
+        inode = selection.files.inode(item.path, entry)
+        edit.put(target, Written(changed, origin, None if inode is None else (links, inode)))
+    elif entry.kind != DIR:
+        edit.put(target, Written(changed))
+    elif item.relative:
+        there = edit.get(target)
+        if selection.lazy and there is not None and there.kind == DIR:
+            changed = copy_of(there, mode=changed.mode)
+        edit.put(target, Written(changed))
 
 
 def put_bytes(edit: Edit, name: str, data: bytes, destination: str, look: Look) -> None:
@@ -120,9 +119,9 @@ def put_bytes(edit: Edit, name: str, data: bytes, destination: str, look: Look) 
 
 def is_archive(selection: Selection) -> bool:
     """Whether a selection is one file that is a tar, plain or compressed: its first member can be read."""
-    if not selection.items or selection.root.kind != FILE:
+    if selection.root.kind != FILE:
         return False
-    item = selection.items[0]
+    item = selection.first
     try:
         return next(_members(selection.files.chunks(item.path, item.entry), item.path), None) is not None
     except SourceError:
@@ -140,7 +139,7 @@ def unpack(edit: Edit, selection: Selection, destination: str, look: Look, spool
 
     Names and links stay inside the destination. Raises `SourceError`.
     """
-    item = selection.items[0]
+    item = selection.first
     target = edit.resolve(destination)
     edit.mkdirs(target, look.owner)
     inflater = Inflater(_reader(selection.files.chunks(item.path, item.entry)), f"/{item.path}")

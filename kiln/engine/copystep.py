@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import posixpath
@@ -22,11 +23,15 @@ from kiln.engine.state import State
 from kiln.engine.step import Result, Step, perform
 from kiln.engine.users import Owner, owner_of
 from kiln.errors import DockerfileError, KilnError
+from kiln.oci.digest import is_digest
+from kiln.store.before import Before, DamagedBeforeError
 from kiln.store.entry import FILE, SYMLINK, Entry, copy_of
 from kiln.store.files import read_whole, write_whole
 from kiln.store.layer import Layer
 from kiln.store.tree import Tree
 
+# Changes when the same entries give other bytes in a tar: nothing of an older layer is taken then.
+_FORM = 1
 _GIT = re.compile(r"^(?:git://|ssh://|git@|https?://[^#?]+\.git(?:[#?].*)?$)")
 
 
@@ -38,6 +43,7 @@ class CopyStep:
         self.mode = parse_mode(copy.chmod) if copy.chmod else None
         self.owner = self._owner()
         self.destination = self._destination()
+        self.fresh = False
 
     def _owner(self) -> Owner | None:
         if not self.copy.chown:
@@ -57,7 +63,8 @@ class CopyStep:
         return f"{path}/" if folder and path else path
 
     def run(self, name: Callable[[dict[str, str]], Step], *, fresh: bool) -> Result:
-        """The layer, from the cache or made."""
+        """The layer, from the cache or made; `fresh`: nothing of the last time is used."""
+        self.fresh = fresh
         selections = self._selections()
         shape = key_of("shape", self._parent(), *self._instruction())
         if not fresh and self._first_time(shape) and any(selection.unknown() for selection in selections):
@@ -66,7 +73,7 @@ class CopyStep:
         key = self._key(content)
         step = name({"parent": self._parent(), "instruction": key_of(*self._instruction()), "content": content})
         result = perform(self.build, step, key, lambda: self._make(selections))
-        self._mark(shape)
+        self._mark(shape, result)
         return result
 
     def _in_one_pass(self, selections: list[Selection], shape: str, name: Callable[[dict[str, str]], Step]) -> Result:
@@ -76,15 +83,37 @@ class CopyStep:
         result = perform(
             self.build, step, shape, lambda: self._make(selections), key_after=lambda: self._key(digest_of(selections))
         )
-        self._mark(shape)
+        self._mark(shape, result)
         return result
 
     def _first_time(self, shape: str) -> bool:
-        return read_whole(self.build.store.root / "cache" / "shapes" / shape) is None
+        return read_whole(self._shapes / shape) is None
 
-    def _mark(self, shape: str) -> None:
+    def _mark(self, shape: str, result: Result) -> None:
+        """Keeps that there was a step of this shape, and which layer it gave with files from this place."""
         if self._first_time(shape):
-            write_whole(self.build.store.root / "cache" / "shapes" / shape, b"")
+            write_whole(self._shapes / shape, b"")
+        last, made = self._shapes / self._last_name(), result.layer.diff_id.encode()
+        if read_whole(last) != made:
+            write_whole(last, made)
+
+    @property
+    def _shapes(self) -> Path:
+        return self.build.store.root / "cache" / "shapes"
+
+    def _last_name(self) -> str:
+        context = safe(self.build.context.name) if self.build.context else ""
+        sources = [safe(source) for source in self.copy.sources]
+        return key_of("last", _FORM, context, self.copy.source_stage, sources, safe(self.destination), self.build.time)
+
+    def _before(self) -> Before | None:
+        """The layer that this step gave the last time, unless it is to be made from its files."""
+        if self.fresh:
+            return None
+        diff_id = read_whole(self._shapes / self._last_name())
+        if not diff_id or not is_digest(diff_id.decode(errors="replace")):
+            return None
+        return self.build.store.layers.before(diff_id.decode(), self.build.compression)
 
     def _parent(self) -> str:
         return "" if self.copy.link else self.state.chain
@@ -133,16 +162,25 @@ class CopyStep:
         if entry is None:
             raise KilnError("the download vanished", where=source)
         item = Item("", path.name, _with_mode(entry, 0o600))
-        return Selection(files, name, (item,), remote=True)
+        return Selection(files, name, item, remote=True)
 
     def _from_git(self, source: str) -> Selection:
         self._only_add("git ref")
         folder = self.build.doors.git(source, self.copy.keep_git_dir, self.copy.checksum)
         files = FolderFiles(folder, FileIndex(None, folder))
         selection = select(files, self.copy, ("/",))[0]
-        return Selection(files, selection.name, selection.items, remote=True)
+        return Selection(files, selection.name, selection.first, selection.parts, remote=True)
 
     def _make(self, selections: list[Selection]) -> Result:
+        try:
+            return self._made(selections)
+        except DamagedBeforeError as bad:
+            message = f"the layer of the last time is damaged in the store, all files are read anew: {bad}"
+            self.build.say(events.Warned(time=events.now(), message=message, where=self.place))
+            self.fresh = True
+            return self._made(selections)
+
+    def _made(self, selections: list[Selection]) -> Result:
         tree = Tree() if self.copy.link else self.build.tree(self.state.stack)
         edit = Edit(tree, self.build.time)
         look = Look(self.owner, self.mode, symbolic=not self.copy.chmod.isdigit())
@@ -154,12 +192,19 @@ class CopyStep:
                 if "/" in document.name.strip("/"):
                     raise DockerfileError(f"the inline file cannot be called {document.name}: it names a folder")
                 put_bytes(edit, document.name, document.text.encode("utf-8", "surrogateescape"), self.destination, look)
-            return Result(write_layer(self.build, edit))
+            return Result(self._write(edit))
         except KilnError as bad:
             raise bad.at(self.place) from None
         finally:
             for spool in spools:
                 spool.unlink(missing_ok=True)
+
+    def _write(self, edit: Edit) -> Layer:
+        before = self._before()
+        if before is None:
+            return write_layer(self.build, edit)
+        with contextlib.closing(before):
+            return write_layer(self.build, edit, before)
 
     def _beneath(self, path: str) -> Written | None:
         """A file of the layers below, as something to be written again under another name."""
@@ -199,13 +244,14 @@ def is_git(source: str) -> bool:
     return _GIT.match(source) is not None
 
 
-def write_layer(build: Build, edit: Edit) -> Layer:
-    """Writes the changes as a layer and keeps its table of contents."""
+def write_layer(build: Build, edit: Edit, before: Before | None = None) -> Layer:
+    """Writes the changes as a layer and keeps its table of contents; raises `DamagedBeforeError`."""
     with build.store.layers.writer(build.compression, build.early.follow if build.early else None) as writer:
         writer.check = build.cancel.check
-        edit.write(writer)
+        edit.write(writer, before)
         layer = writer.finish()
         build.store.layers.remember(layer, writer.toc)
+        build.store.layers.keep_parts(layer, build.compression, writer.parts)
     return layer
 
 

@@ -6,31 +6,44 @@ not replace a folder nor a folder a file.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 
 from msgspec import Struct
 from msgspec.structs import replace
 
+from kiln.engine.files import Files
 from kiln.engine.users import Owner
 from kiln.errors import SourceError
+from kiln.store.before import Before, Run
 from kiln.store.entry import DIR, FILE, HARDLINK, SYMLINK, Entry, copy_of, parent, parents
 from kiln.store.layer import LayerWriter
 from kiln.store.tree import Tree, resolve
 
 Content = Callable[[], Iterator[bytes]]
+Final = tuple[str, Entry, "Written | None"]
+# Long enough to be worth its while, short enough for decompression to go on beside it.
+_LONG_RUN = 1024
 
 
-def _nothing() -> Iterator[bytes]:
-    return iter(())
+class Origin(Struct, frozen=True):
+    """Where many files come from: the path of one in `files` is `start` and what follows the first `cut` letters of its target."""
+
+    files: Files
+    start: str
+    cut: int
+
+    def path(self, target: str) -> str:
+        """The path in `files` of what goes to `target`."""
+        return self.start + target[self.cut :]
 
 
-class Written(Struct, frozen=True):
-    """A path that was written: its entry, how to get its content, what it shares an inode with, whom to tell its digest."""
+class Written(Struct, frozen=True, gc=False):
+    """A path that was written: its entry, where its content is (in an `Origin`, or what gives it), and what it shares an inode
+    with. There may be very many."""
 
     entry: Entry
-    content: Content = _nothing
+    content: Origin | Content | None = None
     inode: object = None
-    learned: Callable[[str], None] | None = None
 
 
 class Edit:
@@ -108,24 +121,34 @@ class Edit:
         """What was written at a path, or None."""
         return self._written.get(path)
 
-    @property
-    def changed(self) -> bool:
-        """Whether anything was written."""
-        return bool(self._written)
+    def write(self, layer: LayerWriter, before: Before | None = None) -> None:
+        """The changes as a layer: sorted, each with the folders above it so that every tool unpacks them alike. What an
+        earlier layer has alike is taken from there. Raises `DamagedBeforeError` if that cannot be read. Each change is forgotten
+        when it is written: nothing can be done with the edit afterwards."""
+        missing = {above for path in self._written for above in _above(path, self._written)}
+        paths = sorted([*self._written, *missing], reverse=True)
+        if before is None:
+            _write_all(layer, self._finals(paths))
+        else:
+            _write_most_again(layer, self._finals(paths), before)
 
-    def write(self, layer: LayerWriter) -> None:
-        """The changes as a layer: sorted, each with the folders above it so that every tool unpacks them alike."""
-        paths = set(self._written)
-        for path in self._written:
-            while (path := parent(path)) and path not in paths:
-                paths.add(path)
+    def _finals(self, paths: list[str]) -> Iterator[Final]:
+        """What is to be written, from the last path on: path, entry, and what was written there if its content is needed."""
         first: dict[object, str] = {}
-        for path in sorted(paths):
-            written = self._written.get(path)
+        while paths:
+            path = paths.pop()
+            written = self._written.pop(path, None)
             if written is None:
-                layer.add(path, self._folder(path))
+                yield path, self._folder(path), None
                 continue
-            _write_one(layer, path, written, first)
+            entry, inode = written.entry, written.inode
+            if inode is not None and entry.kind in (FILE, SYMLINK) and first.setdefault(inode, path) != path:
+                yield path, copy_of(entry, kind=HARDLINK, link=first[inode], size=0, digest="", xattrs=None), None
+            elif entry.kind == FILE and not entry.digest and isinstance(written.content, Origin):
+                digest = written.content.files.known_digest(written.content.path(path), entry)
+                yield path, copy_of(entry, digest=digest) if digest else entry, written
+            else:
+                yield path, entry, written
 
     def _folder(self, path: str) -> Entry:
         entry = self._tree.get(path)
@@ -134,13 +157,52 @@ class Edit:
         return copy_of(entry, opaque=False)
 
 
-def _write_one(layer: LayerWriter, path: str, written: Written, first: dict[object, str]) -> None:
-    entry = written.entry
-    if entry.kind in (FILE, SYMLINK) and written.inode is not None:
-        if written.inode in first:
-            layer.add(path, copy_of(entry, kind=HARDLINK, link=first[written.inode], size=0, digest="", xattrs=None))
-            return
-        first[written.inode] = path
-    done = layer.add(path, entry, written.content() if entry.kind == FILE else ())
-    if written.learned is not None and not entry.digest:
-        written.learned(done.digest)
+def _above(path: str, known: Container[str]) -> Iterator[str]:
+    """The folders above a path that are not known."""
+    while (path := parent(path)) and path not in known:
+        yield path
+
+
+def _write_all(layer: LayerWriter, finals: Iterable[Final]) -> None:
+    for path, entry, written in finals:
+        _write_one(layer, path, entry, written)
+
+
+def _write_most_again(layer: LayerWriter, finals: Iterable[Final], before: Before) -> None:
+    """Writes everything, in runs from an earlier layer where it has them."""
+    run: Run | None = None
+    waiting: list[Final] = []
+    for final in finals:
+        longer = before.extend(run, final[0], final[1])
+        if longer is not run:
+            _write_run(layer, run, waiting, before)
+            run, waiting = longer, []
+        if run is None:
+            _write_one(layer, *final)
+            continue
+        waiting.append(final)
+        if len(waiting) >= _LONG_RUN:
+            _write_run(layer, run, waiting, before)
+            run, waiting = None, []
+    _write_run(layer, run, waiting, before)
+    before.finish()
+
+
+def _write_run(layer: LayerWriter, run: Run | None, finals: list[Final], before: Before) -> None:
+    if run is not None and before.is_worth(run):
+        layer.repeat(run, before)
+    else:
+        _write_all(layer, finals)
+
+
+def _write_one(layer: LayerWriter, path: str, entry: Entry, written: Written | None) -> None:
+    content = written.content if written is not None else None
+    if entry.kind != FILE or content is None:
+        layer.add(path, entry)
+    elif not isinstance(content, Origin):
+        layer.add(path, entry, content())
+    else:
+        source = content.path(path)
+        done = layer.add(path, entry, content.files.chunks(source, entry))
+        if not entry.digest:
+            content.files.learned(source, done.digest)

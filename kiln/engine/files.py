@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,12 +12,14 @@ from typing import Protocol
 
 from kiln.dockerfile.patterns import Matcher
 from kiln.engine.fileindex import FileIndex
+from kiln.engine.listing import DEVICE, INODE, LINKS, MODE, RDEV, SIZE, Facts, Listing, facts_of, look
 from kiln.errors import SourceError
 from kiln.oci.image import Descriptor
-from kiln.store.entry import BLOCK, CHAR, DIR, FIFO, FILE, SYMLINK, Entry
+from kiln.store.entry import BLOCK, CHAR, DIR, FIFO, FILE, SYMLINK, Entry, copy_of
 from kiln.store.layers import Layers
 
 _CHUNK = 1 << 20
+_KEEP_OPEN = 16
 _KINDS = {
     stat.S_IFREG: FILE, stat.S_IFDIR: DIR, stat.S_IFLNK: SYMLINK, stat.S_IFCHR: CHAR, stat.S_IFBLK: BLOCK,
     stat.S_IFIFO: FIFO, stat.S_IFSOCK: FILE,
@@ -31,6 +34,9 @@ class Files(Protocol):
 
     def children(self, path: str) -> list[str]:
         """The names in a folder, sorted."""
+
+    def listed(self, path: str) -> Listing | None:
+        """A folder as it was listed, where that is kept: names that `children` leaves out may be in it."""
 
     def chunks(self, path: str, entry: Entry) -> Iterator[bytes]:
         """The content of a file."""
@@ -54,68 +60,127 @@ class FolderFiles:
     def __init__(self, root: Path, index: FileIndex) -> None:
         self.root = str(root)
         self._index = index
-        self._entries: dict[str, Entry | None] = {}
-        self._stats: dict[str, os.stat_result] = {}
-        self._digests: dict[str, str] = {}
+        self._folders: dict[str, Listing] = {}
+        self._singles: dict[str, dict[str, Listing]] = {}
+        self._open: dict[str, dict[str, int]] = {}
+        # What a listing does not say: links, devices, and whatever has attributes of its own.
+        self._special: dict[str, Entry] = {}
 
     def get(self, path: str) -> Entry | None:
-        if path not in self._entries:
-            self._entries[path] = self._read(path)
-        return self._entries[path]
+        if not path:
+            return self._special.get("") or self._root()
+        listing, place = self._place(path)
+        if place < 0:
+            return None
+        mode, size, *_ = facts = listing.facts(place)
+        if stat.S_ISREG(mode) and listing.plain[place]:
+            return Entry(FILE, mode & 0o7777, 0, 0, size)
+        found = self._special.get(path)
+        return found if found is not None else self._read(path, listing, place, facts)
 
-    def _read(self, path: str) -> Entry | None:
-        full = f"{self.root}/{path}" if path else self.root
+    def _root(self) -> Entry | None:
         try:
-            info = os.lstat(full) if path else os.stat(full)
+            mode = os.stat(self.root).st_mode
         except (FileNotFoundError, NotADirectoryError):
             return None
+        except OSError as bad:
+            raise SourceError(f"cannot be read: {bad}", where=self.root) from bad
+        return self._special.setdefault("", Entry(DIR, stat.S_IMODE(mode), xattrs=_xattrs(self.root)))
+
+    def _place(self, path: str) -> tuple[Listing, int]:
+        """The listing that a path is in and its place there, -1 if it is not."""
+        folder, _, name = path.rpartition("/")
+        listing = self._folders.get(folder)
+        if listing is None:
+            singles = self._singles.setdefault(folder, {})
+            listing = singles.get(name)
+            if listing is None:
+                listing = singles.setdefault(name, self._single(path))
+            return listing, len(listing) - 1
+        places = self._open.get(folder)
+        if places is None:
+            places = {name: place for place, name in enumerate(listing.split())}
+            if len(self._open) >= _KEEP_OPEN:
+                self._open.clear()
+            self._open[folder] = places
+        return listing, places.get(name, -1)
+
+    def _single(self, path: str) -> Listing:
+        """A path whose folder was not listed, as a listing of at most one name."""
+        folder, slash, name = path.rpartition("/")
+        try:
+            listing = look(f"{self.root}/{folder}{slash}", [name])
         except (OSError, ValueError) as bad:
-            raise SourceError(f"cannot be read: {bad}", where=full) from bad
-        kind = _KINDS.get(stat.S_IFMT(info.st_mode))
+            raise SourceError(f"cannot be read: {bad}", where=f"{self.root}/{path}") from bad
+        kept = self._index.get(path) or self._index.get(f"{folder}/")
+        if kept is not None:
+            listing.take_over(kept)
+        return listing
+
+    def _read(self, path: str, listing: Listing, place: int, facts: Facts) -> Entry | None:
+        kind, full = _KINDS.get(stat.S_IFMT(facts[MODE])), f"{self.root}/{path}"
         if kind is None:
             return None
-        self._stats[path] = info
-        if kind == FILE:
-            return self._file(path, full, info)
-        device = kind in (CHAR, BLOCK)
-        return Entry(
-            kind, mode=0o777 if kind == SYMLINK else stat.S_IMODE(info.st_mode),
-            link=os.readlink(full) if kind == SYMLINK else "",
-            major=os.major(info.st_rdev) if device else 0, minor=os.minor(info.st_rdev) if device else 0,
-            xattrs=_xattrs(full) if kind == DIR else None,
-        )  # fmt: skip
+        mode = stat.S_IMODE(facts[MODE]) if not stat.S_ISSOCK(facts[MODE]) else 0o644
+        if kind in (FILE, DIR):
+            entry = Entry(kind, mode, size=facts[SIZE] if kind == FILE else 0)
+            if not listing.plain[place] and (xattrs := _xattrs(full)) is not None:
+                return self._special.setdefault(path, copy_of(entry, xattrs=xattrs))
+            if not listing.plain[place]:
+                listing.plain[place] = 1
+                self._keep(path, listing)
+            return entry
+        device, link = kind in (CHAR, BLOCK), kind == SYMLINK
+        return self._special.setdefault(path, Entry(
+            kind, mode=0o777 if link else mode, link=os.readlink(full) if link else "",
+            major=os.major(facts[RDEV]) if device else 0, minor=os.minor(facts[RDEV]) if device else 0,
+        ))  # fmt: skip
 
-    def _file(self, path: str, full: str, info: os.stat_result) -> Entry:
-        """A regular file, or a socket, which counts as an empty one."""
-        digest, plain = self._index.known(path, info)
-        if digest:
-            self._digests[path] = digest
-        mode = info.st_mode & 0o7777 if stat.S_ISREG(info.st_mode) else 0o644
-        return Entry(FILE, mode, size=info.st_size, xattrs=None if plain else _xattrs(full))
+    def _keep(self, path: str, listing: Listing) -> None:
+        folder = path.rpartition("/")[0]
+        self._index.keep(f"{folder}/" if self._folders.get(folder) is listing else path, listing)
 
     def children(self, path: str) -> list[str]:
+        return self.listed(path).split()
+
+    def listed(self, path: str) -> Listing:
+        listing = self._folders.get(path)
+        return listing if listing is not None else self._folders.setdefault(path, self._list(path))
+
+    def _list(self, path: str) -> Listing:
         full = f"{self.root}/{path}" if path else self.root
+        kept = self._index.get(f"{path}/")
         try:
-            return sorted(os.listdir(full))
+            listing = look(f"{full}/", sorted(os.listdir(full)), kept)
         except OSError as bad:
             raise SourceError(
                 f"the folder cannot be read: {bad.strerror}", where=full, hint="Check its permissions."
             ) from bad
+        if listing is not kept:
+            self._index.keep(f"{path}/", listing)
+        for other in (kept, *self._singles.get(path, {}).values()):
+            if other is not None and other is not listing and listing.take_over(other):
+                self._index.keep(f"{path}/", listing)
+        return listing
 
     def chunks(self, path: str, entry: Entry) -> Iterator[bytes]:
-        info = self._stats[path]
-        if stat.S_ISSOCK(info.st_mode) or not info.st_size:
+        facts = self._facts(path)
+        if stat.S_ISSOCK(facts[MODE]) or not facts[SIZE]:
             return iter(())
-        fd = self._open(path, info)
-        if info.st_size >= _CHUNK:
+        fd = self._opened(path, facts)
+        if facts[SIZE] >= _CHUNK:
             return _all(fd)
         try:
             # One byte more than there should be shows whether the file grew. Asking for much more costs more than reading.
-            return iter((os.read(fd, info.st_size + 1),))
+            return iter((os.read(fd, facts[SIZE] + 1),))
         finally:
             os.close(fd)
 
-    def _open(self, path: str, info: os.stat_result) -> int:
+    def _facts(self, path: str) -> Facts:
+        listing, place = self._place(path)
+        return listing.facts(place)
+
+    def _opened(self, path: str, facts: Facts) -> int:
         full = f"{self.root}/{path}"
         try:
             fd = os.open(full, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -123,13 +188,14 @@ class FolderFiles:
             raise SourceError(
                 f"cannot be read: {bad.strerror}", where=full, hint="Check the file's permissions."
             ) from bad
-        if not self._index.same(os.fstat(fd), info):
+        if facts_of(os.fstat(fd))[SIZE:LINKS] != facts[SIZE:LINKS]:
             os.close(fd)
             raise SourceError("the file changed during the build", where=full, hint="Build again.")
         return fd
 
     def known_digest(self, path: str, entry: Entry) -> str:
-        return self._digests.get(path, "")
+        listing, place = self._place(path)
+        return listing.digest(place)
 
     def digest(self, path: str, entry: Entry) -> str:
         known = self.known_digest(path, entry)
@@ -142,13 +208,13 @@ class FolderFiles:
         return hasher.hexdigest()
 
     def learned(self, path: str, digest: str) -> None:
-        self._digests[path] = digest
-        entry = self._entries.get(path)
-        self._index.learn(path, self._stats[path], digest, plain=entry is not None and not entry.xattrs)
+        listing, place = self._place(path)
+        listing.learn(place, bytes.fromhex(digest))
+        self._keep(path, listing)
 
     def inode(self, path: str, entry: Entry) -> object:
-        info = self._stats[path]
-        return (info.st_dev, info.st_ino) if info.st_nlink > 1 else None
+        facts = self._facts(path)
+        return (facts[DEVICE], facts[INODE]) if facts[LINKS] > 1 else None
 
 
 def _all(fd: int) -> Iterator[bytes]:
@@ -187,6 +253,9 @@ class LayerFiles:
     def children(self, path: str) -> list[str]:
         return self._tree.children(path)
 
+    def listed(self, path: str) -> None:
+        return None
+
     def chunks(self, path: str, entry: Entry) -> Iterator[bytes]:
         node = self._tree.node(path)
         if node is not None:
@@ -212,7 +281,10 @@ class Without:
     def __init__(self, files: Files, matcher: Matcher) -> None:
         self._files = files
         self._matcher = matcher
-        self._verdicts: dict[str, tuple[bool, tuple[bool, ...]]] = {}
+        self._hits: dict[str, tuple[bool, ...]] = {}
+        # One expression for all patterns: in most folders none of them matches anything.
+        self._any = re.compile("|".join(f"(?:{each.regex.pattern})" for each in matcher.patterns), re.DOTALL)
+        self.listed = files.listed
         self.chunks = files.chunks
         self.known_digest = files.known_digest
         self.digest = files.digest
@@ -221,21 +293,29 @@ class Without:
 
     def get(self, path: str) -> Entry | None:
         entry = self._files.get(path)
-        if entry is None or not path or not self._verdict(path)[0]:
+        if entry is None or not path or not self._is_dropped(path):
             return entry
         return entry if entry.kind == DIR and self._holds_something(path) else None
 
     def children(self, path: str) -> list[str]:
+        start = f"{path}/" if path else ""
         names = self._files.children(path)
-        return [name for name in names if self.get(f"{path}/{name}" if path else name) is not None]
+        if not (path and any(self._hits_of(path))) and not any(map(self._any.match, [start + name for name in names])):
+            return names
+        return [name for name in names if not self._is_dropped(start + name) or self.get(start + name) is not None]
 
     def _holds_something(self, path: str) -> bool:
         return self._matcher.has_negation and bool(self.children(path))
 
-    def _verdict(self, path: str) -> tuple[bool, tuple[bool, ...]]:
-        found = self._verdicts.get(path)
+    def _is_dropped(self, path: str) -> bool:
+        folder = path.rpartition("/")[0]
+        return self._matcher.verdict(path, self._hits_of(folder) if folder else None)[0]
+
+    def _hits_of(self, folder: str) -> tuple[bool, ...]:
+        """Which patterns match a folder. Verdicts on files are not kept: there are too many."""
+        found = self._hits.get(folder)
         if found is None:
-            folder = path.rpartition("/")[0]
-            found = self._matcher.verdict(path, self._verdict(folder)[1] if folder else None)
-            self._verdicts[path] = found
+            above = folder.rpartition("/")[0]
+            found = self._matcher.verdict(folder, self._hits_of(above) if above else None)[1]
+            self._hits[folder] = found
         return found

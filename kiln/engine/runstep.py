@@ -19,14 +19,14 @@ from kiln.dockerfile.instructions import Run
 from kiln.engine import wire
 from kiln.engine.build import Build, key_of, safe
 from kiln.engine.files import Files
-from kiln.engine.select import Item, Selection, digest_of
+from kiln.engine.select import Selection, digest_of, whole
 from kiln.engine.state import State, with_shell
 from kiln.engine.step import Result, Step, keep_form, perform
 from kiln.engine.users import identity_of
 from kiln.errors import DockerfileError, RunError, SandboxError
 from kiln.oci.image import Descriptor
 from kiln.oci.platform import local
-from kiln.store.entry import DIR, FILE
+from kiln.store.entry import FILE
 from kiln.store.tree import resolve
 from kiln.store.unpack import Unpacker
 
@@ -123,20 +123,7 @@ class RunStep:
         entry = files.get(path)
         if entry is None:
             raise DockerfileError(f'"/{mount.source.strip("/")}": not found, to be mounted', where=self.where)
-        items = [Item("", path, entry)]
-        waiting = [(path, "")] if entry.kind == DIR else []
-        while waiting:
-            folder, below = waiting.pop()
-            for child in files.children(folder):
-                inner = f"{folder}/{child}" if folder else child
-                relative = f"{below}/{child}" if below else child
-                found = files.get(inner)
-                if found is not None:
-                    items.append(Item(relative, inner, found))
-                    if found.kind == DIR:
-                        waiting.append((inner, relative))
-        items.sort(key=lambda item: item.relative)
-        return Selection(files, posixpath.basename(path), tuple(items))
+        return whole(files, path, entry)
 
     def _execute(self, step: str) -> Result:
         self._check_machine()

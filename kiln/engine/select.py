@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import posixpath
 from collections.abc import Callable, Iterator
+from itertools import chain
 
 from msgspec import Struct
 
@@ -12,21 +13,34 @@ from kiln.dockerfile.instructions import Copy
 from kiln.dockerfile.patterns import Matcher, PatternError, has_wildcard, match
 from kiln.dockerfile.suggest import closest
 from kiln.engine.files import Files
+from kiln.engine.listing import Listing
 from kiln.errors import DockerfileError, SourceError
 from kiln.store.entry import DIR, FILE, Entry, clean, parent
 from kiln.store.tree import resolve
 
 
-class Item(Struct, frozen=True):
-    """One path of a selection: where it goes below the selection's root, where it comes from, what it is."""
+class Item(Struct, frozen=True, gc=False):
+    """One path of a selection: where it goes below the selection's root, where it comes from, what it is. `alone`: it shares
+    its file with no other path."""
 
     relative: str
     path: str
     entry: Entry
+    alone: bool = False
+
+
+class Part(Struct, frozen=True):
+    """What is taken of one folder: where that goes below the selection's root, where it is, the names; None: all of those
+    that its listing has."""
+
+    relative: str
+    path: str
+    names: tuple[str, ...] | None
 
 
 class Selection(Struct, frozen=True):
-    """What one source names: `name` is the last part of its path as written, `items` begin with the root itself.
+    """What one source names: `name` is the last part of its path as written, `first` the source itself, `parts` the folders
+    in it, each after the one above it.
 
     `lazy` selections (made with patterns of `--parents`) make folders only where something in them is taken;
     `remote` ones came from a URL or a git repository.
@@ -34,46 +48,123 @@ class Selection(Struct, frozen=True):
 
     files: Files
     name: str
-    items: tuple[Item, ...]
+    first: Item
+    parts: tuple[Part, ...] = ()
     lazy: bool = False
     remote: bool = False
 
     @property
     def root(self) -> Entry:
         """The entry of the source itself."""
-        return self.items[0].entry
+        return self.first.entry
+
+    @property
+    def items(self) -> Iterator[Item]:
+        """Everything that is taken, the source itself first. Made as it is asked for: there may be very many."""
+        yield self.first
+        if self.parts:
+            yield from self._items({part.relative: part for part in self.parts}, self.parts[0])
+
+    def _items(self, parts: dict[str, Part], part: Part) -> Iterator[Item]:
+        """What is taken of a folder, each folder in it followed by what is taken of that."""
+        for item in taken(self.files, part):
+            yield item
+            if item.entry.kind == DIR and (inside := parts.get(item.relative)) is not None:
+                yield from self._items(parts, inside)
 
     def facts(self) -> Iterator[bytes]:
-        """What the key of the step has to say about the selection: content and metadata, never times."""
+        """What there is to say about the selection: content and metadata, never times. The first one is about its name."""
         links: dict[object, int] = {}
-        yield f"{self.name if self.root.kind != DIR else ''}\0{self.lazy}".encode("utf-8", "surrogateescape")
+        yield self._head()
         for item in self.items:
             entry = item.entry
-            digest = self.files.digest(item.path, entry) if entry.kind == FILE else ""
-            inode = self.files.inode(item.path, entry) if entry.kind == FILE else None
+            inode = self.files.inode(item.path, entry) if entry.kind == FILE and not item.alone else None
             link = links.setdefault(inode, len(links)) if inode is not None else -1
-            xattrs = sorted(entry.xattrs.items()) if entry.xattrs else ""
-            facts = (
-                f"{item.relative}\0{entry.kind} {entry.mode} {entry.uid} {entry.gid} {digest} {entry.major} {entry.minor} "
-                f"{link} {entry.link}\0{xattrs}"
-            )
-            yield facts.encode("utf-8", "surrogateescape")
+            yield _described(self.files, item.relative, item.path, entry, link)
+
+    def _head(self) -> bytes:
+        return f"{self.name if self.root.kind != DIR else ''}\0{self.lazy}".encode("utf-8", "surrogateescape")
+
+    def digest(self) -> bytes:
+        """The digest of everything that was selected: of each folder the digest of what is in it, which may be known, and
+        which names share a file."""
+        digests = hashlib.sha256(self._head())
+        digests.update(_described(self.files, "", self.first.path, self.root, -1))
+        links: dict[object, int] = {}
+        for part in self.parts:
+            digests.update(f"\0{part.relative}\0".encode("utf-8", "surrogateescape") + _content(self.files, part))
+            for name, inode in _shared(self.files, part):
+                digests.update(f"\0{name}\0{links.setdefault(inode, len(links))}".encode("utf-8", "surrogateescape"))
+        return digests.digest()
 
     def unknown(self) -> bool:
         """Whether some file would have to be read to know the key."""
+        yet = (item for part in self.parts if not _known(self.files, part) for item in taken(self.files, part))
         return any(
-            item.entry.kind == FILE and not self.files.known_digest(item.path, item.entry) for item in self.items
+            item.entry.kind == FILE and not self.files.known_digest(item.path, item.entry)
+            for item in chain((self.first,), yet)
         )
+
+
+def whole(files: Files, path: str, entry: Entry) -> Selection:
+    """Everything at a path."""
+    parts = _below(files, path, "", Matcher(()), None) if entry.kind == DIR else []
+    return Selection(files, posixpath.basename(path), Item("", path, entry), tuple(parts))
+
+
+def taken(files: Files, part: Part) -> Iterator[Item]:
+    """What is taken of one folder, without what is in the folders there."""
+    below, start = f"{part.relative}/" if part.relative else "", f"{part.path}/" if part.path else ""
+    listing = files.listed(part.path) if part.names is None else None
+    rows = listing.entries() if listing is not None else ((name, None) for name in part.names or ())
+    for name, plain in rows:
+        entry = plain or files.get(start + name)
+        if entry is not None:
+            yield Item(below + name, start + name, entry, plain is not None)
+
+
+def _described(files: Files, name: str, path: str, entry: Entry, link: int) -> bytes:
+    digest = entry.digest or files.digest(path, entry) if entry.kind == FILE else ""
+    xattrs = sorted(entry.xattrs.items()) if entry.xattrs else ""
+    facts = (
+        f"{name}\0{entry.kind} {entry.mode} {entry.uid} {entry.gid} {digest} {entry.major} {entry.minor} "
+        f"{link} {entry.link}\0{xattrs}"
+    )
+    return facts.encode("utf-8", "surrogateescape")
+
+
+def _content(files: Files, part: Part) -> bytes:
+    """The digest of what is taken of one folder; kept with the folder's listing where that is all of it."""
+    if known := _known(files, part):
+        return known
+    hasher = hashlib.sha256()
+    for item in taken(files, part):
+        name = item.relative.rpartition("/")[2]
+        hasher.update(_described(files, name, item.path, item.entry, -1) + b"\n")
+    if part.names is None and (listing := files.listed(part.path)) is not None:
+        listing.whole = hasher.digest()
+    return hasher.digest()
+
+
+def _known(files: Files, part: Part) -> bytes:
+    listing = files.listed(part.path) if part.names is None else None
+    return listing.whole if listing is not None else b""
+
+
+def _shared(files: Files, part: Part) -> Iterator[tuple[str, object]]:
+    """Names of one folder's files that have other names as well, with what these have in common."""
+    listing = files.listed(part.path) if part.names is None else None
+    if listing is not None and not listing.linked:
+        return
+    for item in taken(files, part):
+        inode = files.inode(item.path, item.entry) if item.entry.kind == FILE else None
+        if inode is not None:
+            yield item.relative, inode
 
 
 def digest_of(selections: list[Selection]) -> str:
     """The digest of everything that was selected, 64 hex digits."""
-    hasher = hashlib.sha256()
-    for selection in selections:
-        for fact in selection.facts():
-            hasher.update(fact + b"\n")
-        hasher.update(b"\n")
-    return hasher.hexdigest()
+    return hashlib.sha256(b"".join(selection.digest() for selection in selections)).hexdigest()
 
 
 def select(files: Files, copy: Copy, sources: tuple[str, ...]) -> list[Selection]:
@@ -96,10 +187,8 @@ def _plain(files: Files, source: str, excluded: Matcher) -> list[Selection]:
 
 def _one(files: Files, path: str, source: str, excluded: Matcher) -> Selection:
     real, entry = _find(files, path, source)
-    items = [Item("", real, entry)]
-    if entry.kind == DIR:
-        items += _below(files, real, "", excluded, None)
-    return Selection(files, posixpath.basename(path), tuple(items))
+    parts = _below(files, real, "", excluded, None) if entry.kind == DIR else []
+    return Selection(files, posixpath.basename(path), Item("", real, entry), tuple(parts))
 
 
 def _find(files: Files, path: str, source: str) -> tuple[str, Entry]:
@@ -145,28 +234,36 @@ def _glob(files: Files, pattern: str) -> list[str]:
 Wanted = Callable[[str, bool], str]
 
 
-def _below(files: Files, folder: str, relative: str, excluded: Matcher, wanted: Matcher | None) -> list[Item]:
+def _below(files: Files, folder: str, relative: str, excluded: Matcher, wanted: Matcher | None) -> list[Part]:
     """Everything below a folder that is not excluded and, where patterns are given, matched by them."""
-    found: list[Item] = []
-    for name in files.children(folder):
-        path = f"{folder}/{name}" if folder else name
-        below = f"{relative}/{name}" if relative else name
-        entry = files.get(path)
-        if entry is None:
-            continue
-        dropped = bool(excluded) and excluded.matches(below)
-        taken = wanted is None or wanted.matches(below)
-        if entry.kind != DIR:
-            if taken and not dropped:
-                found.append(Item(below, path, entry))
-            continue
-        if dropped and not excluded.has_negation:
-            continue
-        inside = _below(files, path, below, excluded, wanted)
-        if inside or (taken and not dropped):
-            found.append(Item(below, path, entry))
-            found += inside
-    return found
+    names, listing = files.children(folder), files.listed(folder)
+    folders = _folders(files, folder, names, listing)
+    kept, inside = [], []
+    start, below = f"{folder}/" if folder else "", f"{relative}/" if relative else ""
+    picky = bool(excluded) or wanted is not None
+    for name in names if picky else folders:
+        dropped = bool(excluded) and excluded.matches(below + name)
+        keep = not dropped and (wanted is None or wanted.matches(below + name))
+        if name in folders and (not dropped or excluded.has_negation):
+            found = _below(files, start + name, below + name, excluded, wanted)
+            inside += found
+            keep = keep or bool(found)
+        if keep:
+            kept.append(name)
+    if not picky:
+        kept = names
+    everything = listing is not None and len(kept) == len(listing)
+    return [Part(relative, folder, None if everything else tuple(kept)), *inside] if kept else []
+
+
+def _folders(files: Files, folder: str, names: list[str], listing: Listing | None) -> dict[str, None]:
+    """Which of a folder's names are folders, in their order."""
+    if listing is not None:
+        there = listing.split() if listing.folders else []
+        found = dict.fromkeys(there[place] for place in listing.folders)
+        return found if len(names) == len(listing) else {name: None for name in names if name in found}
+    start = f"{folder}/" if folder else ""
+    return {name: None for name in names if (entry := files.get(start + name)) is not None and entry.kind == DIR}
 
 
 def _with_parents(files: Files, source: str, excluded: Matcher) -> list[Selection]:
@@ -185,6 +282,6 @@ def _with_parents(files: Files, source: str, excluded: Matcher) -> list[Selectio
             found.append(_one(files, root, source, excluded))
             continue
         wanted = Matcher([pattern]) if pattern else None
-        items = [Item("", real, entry), *_below(files, real, "", excluded, wanted)]
-        found.append(Selection(files, "", tuple(items), lazy=True))
+        parts = _below(files, real, "", excluded, wanted)
+        found.append(Selection(files, "", Item("", real, entry), tuple(parts), lazy=True))
     return found

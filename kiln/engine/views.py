@@ -65,6 +65,9 @@ class Overlaid:
             self.get(path)
         return self._from[path]
 
+    def listed(self, path: str) -> None:
+        return None
+
     def chunks(self, path: str, entry: Entry) -> Iterator[bytes]:
         return self._of(path).chunks(path, entry)
 
@@ -127,6 +130,9 @@ class Mounted:
         names.update(place[len(start) :].split("/")[0] for place in self._mounts if place.startswith(start))
         return sorted(names)
 
+    def listed(self, path: str) -> None:
+        return None
+
     def chunks(self, path: str, entry: Entry) -> Iterator[bytes]:
         files, inner = self._find(path)
         return files.chunks(inner, entry)
@@ -159,6 +165,9 @@ class OneFile:
 
     def children(self, path: str) -> list[str]:
         return []
+
+    def listed(self, path: str) -> None:
+        return None
 
     def chunks(self, path: str, entry: Entry) -> Iterator[bytes]:
         return self._files.chunks(self._name, entry)

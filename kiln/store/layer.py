@@ -13,10 +13,11 @@ from kiln.errors import SourceError
 from kiln.oci import media
 from kiln.oci.image import Descriptor
 from kiln.store import tarwrite
+from kiln.store.before import Before, Part, Run
 from kiln.store.blobs import Blobs, Follow
 from kiln.store.entry import FILE, Entry, copy_of
 from kiln.store.press import Press
-from kiln.store.toc import Toc
+from kiln.store.toc import Table
 
 CHUNK = 1 << 20
 _QUEUE = 4
@@ -75,8 +76,8 @@ class LayerWriter:
         self._threaded = False
         self._pieces: list[bytes] = []
         self._buffered = 0
-        self._position = 0
-        self.toc: Toc = []
+        self._position = self._differs = 0
+        self.toc = Table()
         self.check: Callable[[], None] = lambda: None
 
     def __enter__(self) -> LayerWriter:
@@ -90,15 +91,23 @@ class LayerWriter:
         """Appends one entry with its content (`entry.size` bytes); returns it with digest and offset filled in."""
         if entry.opaque and entry.mode < 0:
             self._put(tarwrite.opaque_header(path, entry.mtime))
-            self.toc.append((path, entry))
+            self.toc.add(path, entry)
             return entry
         self._put(tarwrite.header(path, entry))
         offset, digest = self._position, entry.digest
         if entry.kind == FILE:
             digest = self._content(path, entry, content)
         done = copy_of(entry, offset=offset, sparse=None, digest=digest)
-        self.toc.append((path, done))
+        self.toc.add(path, done)
         return done
+
+    def repeat(self, run: Run, before: Before) -> None:
+        """Appends entries as they stand in an earlier layer. Chunks at the same place in both are not compressed again."""
+        shift = self._position - run.begin
+        rows = [(path, copy_of(entry, offset=entry.offset + shift)) for path, entry in run.rows] if shift else run.rows
+        self.toc.extend(rows)
+        for piece in before.read(run):
+            self._put(piece, None if shift else before.part)
 
     def _content(self, path: str, entry: Entry, content: Iterable[bytes]) -> str:
         """Appends a file's content; returns its digest."""
@@ -120,24 +129,26 @@ class LayerWriter:
             self._put(tarwrite.padding(size))
         return entry.digest or (hasher or hashlib.sha256()).hexdigest()
 
-    def _put(self, data: bytes) -> None:
+    def _put(self, data: bytes, part: Part | None = None) -> None:
         self._position += len(data)
+        if part is None:
+            self._differs = self._position
         self._pieces.append(data)
         self._buffered += len(data)
         if self._buffered >= self._wait_for:
             if self._wait_for > CHUNK:
                 self._leave_plain()
-            self._flush_all()
+            self._flush_all(part)
 
     def _leave_plain(self) -> None:
         self._wait_for, self._plain, self._kind = CHUNK, True, "none"
         self._press = Press("none", None, self._writer.write_hashed)
 
-    def _flush_all(self) -> None:
+    def _flush_all(self, part: Part | None = None) -> None:
         while self._buffered >= CHUNK:
-            self._flush(CHUNK)
+            self._flush(CHUNK, part)
 
-    def _flush(self, size: int) -> None:
+    def _flush(self, size: int, part: Part | None) -> None:
         """Hands on `size` bytes: what a compressor makes of a stream depends on where it is cut, so the cuts must not
         depend on the pieces that the content came in."""
         self.check()
@@ -148,7 +159,13 @@ class LayerWriter:
             self._threaded = True
             self._diff.start()
         self._diff.put(chunk)
-        self._press.add(chunk)
+        place = self._position - self._buffered - size
+        self._press.add(chunk, part(place // size) if part is not None and place >= self._differs else None)
+
+    @property
+    def parts(self) -> list[int]:
+        """The sizes of what each chunk became in the blob."""
+        return self._press.parts
 
     def _stop(self) -> None:
         if self._threaded:

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import os
 import threading
+import zlib
 from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,17 +18,20 @@ from kiln.oci import media
 from kiln.oci.digest import chain_id, parse
 from kiln.oci.image import Descriptor
 from kiln.store import tarread, toc
+from kiln.store.before import Before
 from kiln.store.blobs import Blobs, Follow, disk_error
 from kiln.store.compress import Inflater
 from kiln.store.entry import Entry
 from kiln.store.files import locked, read_whole, write_whole
 from kiln.store.layer import Compression, Layer, LayerWriter
+from kiln.store.press import maker
 from kiln.store.reading import LayerReading
-from kiln.store.toc import Toc
+from kiln.store.toc import Table, Toc
 from kiln.store.tree import Tree
 
 _CHUNK = 1 << 20
 _KEEP_TREES = 6
+_PARTS, _LEAST_BEFORE = 4, 1 << 18
 _KEEP_FILES, _KEEP_SIZE = 32, 1 << 16
 
 
@@ -46,9 +50,9 @@ class Layers:
         """A new layer; give the finished one and the writer's `toc` to `remember`. `follow` is called with its file."""
         return LayerWriter(self.blobs, compression, follow, plain_above)
 
-    def remember(self, layer: Layer, entries: Toc) -> None:
+    def remember(self, layer: Layer, entries: Table) -> None:
         """Keeps a layer's table of contents and that its blob holds it."""
-        write_whole(self._toc_path(layer.diff_id), toc.encode(entries))
+        write_whole(self._toc_path(layer.diff_id), entries.encode())
         self.add_blob(layer.diff_id, layer.descriptor)
 
     def add_blob(self, diff_id: str, descriptor: Descriptor) -> None:
@@ -81,6 +85,34 @@ class Layers:
             kept = self._kept_toc(diff_id)
             return kept if kept is not None else self._scan(diff_id, descriptor or self._present(diff_id))
 
+    def before(self, diff_id: str, compression: Compression) -> Before | None:
+        """A layer to make another one from, if it and its table of contents are here."""
+        here = next((blob for blob in self.blobs_of(diff_id) if self.blobs.has(blob.digest)), None)
+        path = self._toc_path(diff_id)
+        data = read_whole(path) if here is not None else None
+        if here is None or data is None or here.size < _LEAST_BEFORE:
+            return None
+        return Before(self.blobs, here, toc.pieces(data, str(path)), self._parts(here.digest, compression))
+
+    def keep_parts(self, layer: Layer, compression: Compression, parts: list[int]) -> None:
+        """Keeps how large each part of a layer's blob is, so that another layer can take parts of it."""
+        if len(parts) >= _PARTS and compression.kind == "gzip":
+            facts = msgspec.msgpack.encode((maker(), compression, parts))
+            data = msgspec.msgpack.encode((zlib.crc32(facts), facts))
+            write_whole(self._parts_path(layer.descriptor.digest), data)
+
+    def _parts(self, digest: str, compression: Compression) -> list[int]:
+        data = read_whole(self._parts_path(digest))
+        try:
+            checksum, facts = msgspec.msgpack.decode(data or b"", type=tuple[int, bytes])
+            *made, parts = msgspec.msgpack.decode(facts, type=tuple[str, Compression, list[int]])
+        except msgspec.MsgspecError:
+            return []
+        return parts if zlib.crc32(facts) == checksum and made == [maker(), compression] else []
+
+    def _parts_path(self, digest: str) -> Path:
+        return self.root / "cache" / "parts" / parse(digest)[1]
+
     def _kept_toc(self, diff_id: str) -> Toc | None:
         path = self._toc_path(diff_id)
         data = read_whole(path)
@@ -109,7 +141,7 @@ class Layers:
         with contextlib.closing(reading):
             yield reading
         if not self.has_toc(diff_id):
-            self.remember(Layer(diff_id, descriptor), reading.toc)
+            self.remember(Layer(diff_id, descriptor), Table(reading.toc))
 
     def tree(self, diff_ids: tuple[str, ...], descriptors: tuple[Descriptor, ...]) -> Tree:
         """The merged file system of a stack of layers, base first. Shared: not to be changed by who gets it."""

@@ -27,6 +27,16 @@ _SLICE = 128 << 10
 _SMALL, _SMALL_LEVEL = 256 << 10, 5
 _GZIP_HEAD = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x04\xff"  # no name, no time, fastest, of no known system
 _DEFLATE_END = b"\x03\x00"
+PART_END = b"\x00\x00\xff\xff"
+AROUND = len(_GZIP_HEAD), len(_DEFLATE_END) + 8  # bytes of a gzip layer before its first part and after its last one
+
+
+def maker() -> str:
+    """What says whether parts of two blobs are made alike."""
+    import isal
+
+    return f"isal {isal.__version__} {_LEVEL} {_MEMORY} {_SLICE}"
+
 
 Write = Callable[[bytes], None]
 
@@ -109,7 +119,7 @@ class _Stream:
 
 class Press:
     """Takes chunks, calls `write` with the compressed bytes in order. Threads begin with the first `add`; to be ended by
-    `finish` or `stop`."""
+    `finish` or `stop`. `parts` are the sizes of what each chunk became."""
 
     def __init__(self, kind: str, level: int | None, write: Write) -> None:
         self._form: _Form = _Gzip(level) if kind == "gzip" else _Stream(kind, level)
@@ -117,17 +127,20 @@ class Press:
         self._begun = False
         self._failure: BaseException | None = None
         self._workers = min(_MOST_WORKERS, len(os.sched_getaffinity(0)))
-        self._queue: queue.Queue[tuple[bytes, Future[bytes] | None] | None] = queue.Queue(self._workers + 2)
+        self.parts: list[int] = []
+        self._queue: queue.Queue[tuple[bytes, Future[bytes] | bytes | None] | None] = queue.Queue(self._workers + 2)
         self._pool: ThreadPoolExecutor | None = None
         self._writer: threading.Thread | None = None
 
-    def add(self, chunk: bytes) -> None:
-        """Hands on one chunk; raises what failed since."""
+    def add(self, chunk: bytes, packed: bytes | None = None) -> None:
+        """Hands on one chunk, and what it becomes where that is known; raises what failed since."""
         if self._writer is None:
             self._start()
         self._check()
-        future = self._pool.submit(self._form.part, chunk) if self._pool is not None else None
-        self._queue.put((chunk, future))
+        if packed is not None or self._pool is None:
+            self._queue.put((chunk, packed))
+        else:
+            self._queue.put((chunk, self._pool.submit(self._form.part, chunk)))
 
     def finish(self, rest: bytes) -> None:
         """The last bytes, and the end of the compressed stream; raises what failed."""
@@ -166,12 +179,15 @@ class Press:
                 except BaseException as bad:  # noqa: BLE001 (raised by add or finish)
                     self._failure = bad
 
-    def _pass(self, chunk: bytes, packed: Future[bytes] | None) -> None:
+    def _pass(self, chunk: bytes, packed: Future[bytes] | bytes | None) -> None:
         if not self._begun:
             self._begun = True
             self._write(self._form.begin())
-        data = self._form.part(chunk) if packed is None else packed.result()
+        if packed is None:
+            packed = self._form.part(chunk)
+        data = packed if isinstance(packed, bytes) else packed.result()
         self._form.passed(chunk)
+        self.parts.append(len(data))
         self._write(data)
 
     def _check(self) -> None:

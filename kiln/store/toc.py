@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import zlib
+from collections.abc import Iterable, Iterator
+
 import msgspec
 
 from kiln.errors import CorruptError
 from kiln.store.entry import Entry
 
 Toc = list[tuple[str, Entry]]
-_TEXT, _BYTES = 2, 1
+_PIECES, _TEXT, _BYTES = 3, 2, 1
+_PIECE = 1024
 
 
 class _Text(msgspec.Struct, array_like=True):
@@ -41,13 +45,54 @@ class _File(msgspec.Struct, array_like=True):
     rows: list[_Row]
 
 
+class _Pieces(msgspec.Struct, array_like=True):
+    """A table of which a part can be read without the rest: each piece is a table of its own, with its CRC-32."""
+
+    version: int
+    pieces: list[tuple[int, memoryview]]
+
+
 _encoder = msgspec.msgpack.Encoder()
+_pieces_decoder = msgspec.msgpack.Decoder(_Pieces)
 _text_decoder = msgspec.msgpack.Decoder(_Text)
 _decoder = msgspec.msgpack.Decoder(_File)
 
 
-def encode(entries: Toc) -> bytes:
-    """The bytes of a table of contents."""
+class Table:
+    """A table of contents that is being made; what was added lies packed."""
+
+    def __init__(self, entries: Iterable[tuple[str, Entry]] = ()) -> None:
+        self._pieces: list[bytes] = []
+        self._last: Toc = []
+        self.extend([*entries])
+
+    def add(self, path: str, entry: Entry) -> None:
+        """Appends an entry."""
+        self._last.append((path, entry))
+        if len(self._last) >= _PIECE:
+            self.extend([])
+
+    def extend(self, rows: Toc) -> None:
+        """Appends entries."""
+        self._last += rows
+        while len(self._last) >= _PIECE:
+            self._pieces.append(_encode(self._last[:_PIECE]))
+            self._last = self._last[_PIECE:]
+
+    def __bool__(self) -> bool:
+        return bool(self._pieces or self._last)
+
+    def __iter__(self) -> Iterator[tuple[str, Entry]]:
+        for piece in (*self._pieces, _encode(self._last)):
+            yield from _decode(piece)
+
+    def encode(self) -> bytes:
+        """The bytes on disk."""
+        pieces = [memoryview(piece) for piece in (*self._pieces, _encode(self._last))]
+        return _encoder.encode(_Pieces(_PIECES, [(zlib.crc32(piece), piece) for piece in pieces]))
+
+
+def _encode(entries: Toc) -> bytes:
     try:
         return _encoder.encode(_Text(_TEXT, entries))
     except UnicodeEncodeError:
@@ -56,13 +101,31 @@ def encode(entries: Toc) -> bytes:
 
 def decode(data: bytes, where: str) -> Toc:
     """The entries in the layer's order; raises `CorruptError` naming `where`."""
+    return [row for piece in pieces(data, where) for row in piece]
+
+
+def pieces(data: bytes, where: str) -> Iterator[Toc]:
+    """The entries piece by piece; raises `CorruptError` naming `where`."""
     try:
-        if data[1:2] == bytes([_TEXT]):
-            return _text_decoder.decode(data).rows
-        rows = _decoder.decode(data).rows
+        if data[1:2] != bytes([_PIECES]):
+            yield _decode(data)
+            return
+        for checksum, piece in _pieces_decoder.decode(data).pieces:
+            if zlib.crc32(piece) != checksum:
+                raise _damaged(where, "a part of it has changed")
+            yield _decode(piece)
     except msgspec.MsgspecError as bad:
-        raise CorruptError(f"the table of contents is damaged: {bad}", where=where, hint="Remove that file.") from bad
-    return [(row.path.decode("utf-8", "surrogateescape"), _entry(row)) for row in rows]
+        raise _damaged(where, str(bad)) from bad
+
+
+def _damaged(where: str, why: str) -> CorruptError:
+    return CorruptError(f"the table of contents is damaged: {why}", where=where, hint="Remove that file.")
+
+
+def _decode(piece: bytes | memoryview) -> Toc:
+    if piece[1:2] == bytes([_TEXT]):
+        return _text_decoder.decode(piece).rows
+    return [(row.path.decode("utf-8", "surrogateescape"), _entry(row)) for row in _decoder.decode(piece).rows]
 
 
 def _row(path: str, entry: Entry) -> _Row:

@@ -63,6 +63,29 @@ def test_a_changed_file(kiln, folder):
     assert found[3][1] == "a step before it or its base changed"
 
 
+@pytest.mark.parametrize("state", ["good", "damaged", "gone"])
+def test_a_changed_file_among_many(kiln, new_kiln, folder, state):
+    """The others come from the layer of the last time, if that is as it should be; the image is the same either way."""
+    place = folder("FROM base\nCOPY . /app/\n", {f"d/f{number}": os.urandom(20000) for number in range(100)})
+    kiln.build(place, "-t", "x")
+    (place / "d/f50").write_bytes(b"changed")
+    layer = max(
+        (kiln.store / "blobs/sha256").iterdir(), key=lambda path: path.stat().st_size * (path.stat().st_size < 1 << 22)
+    )
+    if state == "gone":
+        layer.unlink()
+    elif state == "damaged":
+        data = layer.read_bytes()
+        layer.write_bytes(data[:-9] + b"x" + data[-8:])
+    ended = kiln.build(place, "-t", "y")
+    assert ("damaged" in ended.err) == (state == "damaged")
+    other = new_kiln("other")
+    other.build(place, "-t", "y")
+    assert kiln.digest("y:latest") == other.digest("y:latest")
+    kiln.build(place, "-t", "z", "--no-cache")
+    assert kiln.digest("z:latest") == other.digest("y:latest")
+
+
 def test_a_changed_file_of_the_same_size_and_time(kiln, folder):
     """mtime and size can be kept; the inode's change time cannot."""
     place = folder(TEXT, FILES)

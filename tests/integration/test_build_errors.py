@@ -171,7 +171,7 @@ FULL = {
     "add": "FROM base\nADD big.tar /in/\n",
     "url": "FROM base\nADD http://{host}/big /\n",
     "pull": "FROM {host}/hostile:1\nCOPY Dockerfile /\n",
-    "from": "FROM base AS a\nCOPY half /\nFROM base\nCOPY --from=a /half /\n",
+    "from": "FROM base AS a\nCOPY half /\nFROM base\nCOPY --from=a /half /other\n",
 }
 
 

@@ -38,7 +38,7 @@ def write(
     with store.layers.writer(compression) as writer:
         for path, entry, content in members:
             writer.add(path, entry, (content[place : place + piece] for place in range(0, len(content), piece)))
-        return writer.finish(), writer.toc
+        return writer.finish(), list(writer.toc)
 
 
 def plain(members: Members) -> bytes:
