@@ -202,14 +202,16 @@ class RunStep:
             wishes.append(self._script_wish())
         return wire.RunRequest(
             id=f"kiln-{os.urandom(8).hex()}", store=str(self.build.store.root), scratch=str(scratch), stack=state.stack,
-            args=tuple(self.argv), env=tuple(self._environment()), cwd=state.run.working_dir or "/", uid=who.uid,
+            args=tuple(self.argv), env=tuple(self._environment(who.home)), cwd=state.run.working_dir or "/", uid=who.uid,
             gid=who.gid, groups=who.groups, network="none" if self.network == "none" else "host",
             runtime=self.build.doors.runtime(), mounts=tuple(wishes),
             compression=self.build.compression, resolv_conf=self._resolv_conf(), hosts=self._hosts(), debug=self.build.debug,
         )  # fmt: skip
 
-    def _environment(self) -> list[str]:
+    def _environment(self, home: str) -> list[str]:
         env = self.state.variables
+        # Where there is no row for the user, runc says / and crun nothing.
+        env["HOME"] = env.get("HOME") or home
         for name, value in self.build.args.items():
             if name.lower() in PROXY_ARGS:
                 for spelled in (name.lower(), name.upper()):

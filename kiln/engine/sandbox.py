@@ -201,9 +201,37 @@ def _write_bundle(command: Command, rootfs: str) -> None:
         mounts += made
         secrets.update(env)
     config = runtime_config(command, rootfs, mounts)
+    _make_mount_points(rootfs, config["mounts"])
     config["process"]["env"] += [f"{name}={value}" for name, value in secrets.items()]
     with open(f"{command.bundle}/config.json", "w") as file:
         json.dump(config, file)
+
+
+def _make_mount_points(rootfs: str, mounts: list[dict[str, Any]]) -> None:
+    """Folders that something will be mounted on, and those above files: runc makes missing ones with mode 0755, crun with the
+    sticky bit, which would show. What lies inside another mount is left to the runtime. Links are followed inside the root."""
+    targets = [item["destination"] for item in mounts]
+    wanted = []
+    for item in mounts:
+        target = item["destination"]
+        is_file = item["type"] == "bind" and not os.path.isdir(item["source"])
+        if not any(target.startswith(f"{other}/") for other in targets):
+            wanted.append(os.path.dirname(target) if is_file else target)
+    missing = [folder for folder in wanted if not os.path.isdir(rootfs + folder)]
+    if not missing:
+        return
+    pid = os.fork()
+    if pid == 0:
+        _guarded(lambda: _make_folders(rootfs, missing), os.open(os.devnull, os.O_WRONLY))
+    os.waitpid(pid, 0)  # where it fails, the runtime says why
+
+
+def _make_folders(root: str, folders: list[str]) -> int:
+    os.chroot(root)
+    os.umask(0o022)
+    for folder in folders:
+        os.makedirs(folder, exist_ok=True)
+    return 0
 
 
 def _realise(command: Command, item: Mount, place: str) -> tuple[list[dict[str, Any]], dict[str, str]]:
