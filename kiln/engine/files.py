@@ -19,6 +19,8 @@ from kiln.store.entry import BLOCK, CHAR, DIR, FIFO, FILE, SYMLINK, Entry, copy_
 from kiln.store.layers import Layers
 
 _CHUNK = 1 << 20
+# Threads wait for each other at each read and each hash: for a file that is only hashed there are few of them.
+_HASHED = 8 << 20
 _KEEP_OPEN = 16
 _KINDS = {
     stat.S_IFREG: FILE, stat.S_IFDIR: DIR, stat.S_IFLNK: SYMLINK, stat.S_IFCHR: CHAR, stat.S_IFBLK: BLOCK,
@@ -164,12 +166,15 @@ class FolderFiles:
         return listing
 
     def chunks(self, path: str, entry: Entry) -> Iterator[bytes]:
+        return self._chunks(path, _CHUNK)
+
+    def _chunks(self, path: str, size: int) -> Iterator[bytes]:
         facts = self._facts(path)
         if stat.S_ISSOCK(facts[MODE]) or not facts[SIZE]:
             return iter(())
         fd = self._opened(path, facts)
         if facts[SIZE] >= _CHUNK:
-            return _all(fd)
+            return _all(fd, size)
         try:
             # One byte more than there should be shows whether the file grew. Asking for much more costs more than reading.
             return iter((os.read(fd, facts[SIZE] + 1),))
@@ -202,7 +207,7 @@ class FolderFiles:
         if known:
             return known
         hasher = hashlib.sha256()
-        for chunk in self.chunks(path, entry):
+        for chunk in self._chunks(path, _HASHED):
             hasher.update(chunk)
         self.learned(path, hasher.hexdigest())
         return hasher.hexdigest()
@@ -217,9 +222,9 @@ class FolderFiles:
         return (facts[DEVICE], facts[INODE]) if facts[LINKS] > 1 else None
 
 
-def _all(fd: int) -> Iterator[bytes]:
+def _all(fd: int, size: int) -> Iterator[bytes]:
     try:
-        while data := os.read(fd, _CHUNK):
+        while data := os.read(fd, size):
             yield data
     finally:
         os.close(fd)
