@@ -16,6 +16,7 @@ import os
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import time
 from typing import Any, NamedTuple, NoReturn
@@ -201,10 +202,36 @@ def _write_bundle(command: Command, rootfs: str) -> None:
         mounts += made
         secrets.update(env)
     config = runtime_config(command, rootfs, mounts)
-    _make_mount_points(rootfs, config["mounts"])
+    if os.path.basename(command.runtime) == "crun":
+        _keep_modes(rootfs, config["mounts"])
+        _make_mount_points(rootfs, config["mounts"])
     config["process"]["env"] += [f"{name}={value}" for name, value in secrets.items()]
     with open(f"{command.bundle}/config.json", "w") as file:
         json.dump(config, file)
+
+
+def _keep_modes(rootfs: str, mounts: list[dict[str, Any]]) -> None:
+    """A tmpfs on a folder takes over its mode, as with runc: crun would give it 1777."""
+    for item in mounts:
+        if item["type"] == "tmpfs" and not any(option.startswith("mode=") for option in item["options"]):
+            mode = _folder_mode(rootfs, item["destination"])
+            item["options"] += [f"mode={mode:o}"] if mode is not None else []
+
+
+def _folder_mode(root: str, path: str) -> int | None:
+    """The mode of a folder of the root, None if there is none or a link is on the way."""
+    flags = os.O_PATH | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC
+    fd = os.open(root, flags)
+    try:
+        for name in filter(None, path.split("/")):
+            inner = os.open(name, flags, dir_fd=fd)
+            os.close(fd)
+            fd = inner
+        return stat.S_IMODE(os.fstat(fd).st_mode)
+    except OSError:
+        return None
+    finally:
+        os.close(fd)
 
 
 def _make_mount_points(rootfs: str, mounts: list[dict[str, Any]]) -> None:

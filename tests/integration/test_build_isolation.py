@@ -156,3 +156,20 @@ def test_stubs_and_mounts_are_not_in_the_layer(kiln, folder):
     kiln.build(folder("FROM base\nRUN true\nRUN echo x > /x\n"), "-t", "x")
     first, second = kiln.layers("x:latest")[1:]
     assert list(first) == [] and list(second) == ["x"]
+
+
+def test_every_runtime_mounts_and_names_alike(kiln, folder):
+    """As runc does it: a tmpfs has the mode of the folder below it, else 1777; a folder that is made to mount on is plain; the
+    home of a user without a row is /."""
+    text = """FROM base
+RUN mkdir -m 2750 /there
+RUN --mount=type=tmpfs,target=/there --mount=type=tmpfs,target=/new/inside \\
+    stat -c '%n %a' /there /new /new/inside > /modes && touch /new/kept
+USER 4321
+RUN echo "$HOME" > /tmp/home
+"""
+    kiln.build(folder(text), "-t", "x")
+    files = kiln.files("x")
+    assert files["modes"].content == "=/there 2750\n/new 755\n/new/inside 1777\n"
+    assert files["tmp/home"].content == "=/\n"
+    assert (files["new"].mode, files["there"].mode) == (0o755, 0o2750)
