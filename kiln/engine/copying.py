@@ -171,8 +171,9 @@ def _check_name(member: tarread.Member) -> None:
 
 
 def _digest(member: tarread.Member) -> str:
-    """The digest of a file's content; taken here, where most of the time goes into waiting for the next bytes."""
-    if member.entry.kind != FILE:
+    """The digest of a file's content; taken here, where most of the time goes into waiting for the next bytes. Not of a sparse
+    one, which may claim to be huge: that is left to the layer, whose writing can be stopped."""
+    if member.entry.kind != FILE or member.entry.sparse is not None:
         return ""
     hasher = hashlib.sha256()
     for chunk in member.chunks():
